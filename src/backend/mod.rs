@@ -1,0 +1,134 @@
+//! Runs one model on one device, a step at a time.
+//!
+//! Below this line there is no queue, no sampling, no async and no lock: token ids and positions go
+//! in, logits come out, and the call blocks until they are there. May use `model`.
+//!
+//! A backend asked for by name opens or fails; it never falls back to another.
+
+use crate::text::TokenId;
+
+/// One model on one device. Owned by the engine thread; calls block.
+pub trait Backend: Send {
+    /// What the device was prepared for: fixed when the backend is opened.
+    fn limits(&self) -> &Limits;
+
+    /// Runs one step: for each row, keeps the first `start` positions of its slot, writes `tokens`
+    /// after them, and puts the logits of the positions asked for into `logits`, row by row.
+    ///
+    /// Everything past the written tokens in the slot is forgotten, so a step that failed may be
+    /// repeated, and a shorter `start` takes tokens back. A slot appears in at most one row. What a
+    /// row yields does not depend on the other rows, nor on how its positions were split into steps.
+    ///
+    /// # Errors
+    /// [`BackendError::DeviceLost`]: the backend must be reopened. Any other error leaves the
+    /// positions before each row's `start` as they were.
+    fn extend(&mut self, rows: &[Row<'_>], logits: &mut Logits) -> Result<(), BackendError>;
+
+    /// Copies the first `len` positions of one slot's KV cache to another (prefix reuse).
+    ///
+    /// Everything past them in `to` is forgotten.
+    ///
+    /// # Errors
+    /// As [`Backend::extend`].
+    fn copy_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<(), BackendError>;
+}
+
+/// What a backend was prepared for when it was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The backend's name, as in `--backend`.
+    pub backend: &'static str,
+    /// Sequences that can hold a KV cache at the same time.
+    pub slots: usize,
+    /// Positions a slot can hold.
+    pub context_len: usize,
+    /// Length of one row of logits.
+    pub vocab_size: usize,
+    /// Rows one step may have.
+    pub max_step_rows: usize,
+    /// Tokens one step may have, over all its rows.
+    pub max_step_tokens: usize,
+}
+
+/// A sequence's fixed place in the KV cache, `0..limits.slots`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub usize);
+
+/// One sequence's part in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row<'a> {
+    pub slot: Slot,
+    /// Positions of the slot that are kept.
+    pub start: usize,
+    /// Tokens written after them; at least one.
+    pub tokens: &'a [TokenId],
+    /// Logits are wanted for `tokens[logits_from..]`; `tokens.len()` asks for none.
+    pub logits_from: usize,
+}
+
+/// The logits of one step, kept between steps so that no step allocates.
+///
+/// Shape `[len, vocab_size]`, `f32`, row-major.
+#[derive(Debug)]
+pub struct Logits {
+    vocab_size: usize,
+    data: Vec<f32>,
+}
+
+impl Logits {
+    pub fn new(vocab_size: usize) -> Self {
+        Self { vocab_size, data: Vec::new() }
+    }
+
+    /// Makes room for `len` rows; their content is unspecified until written.
+    pub fn resize(&mut self, len: usize) {
+        self.data.resize(len * self.vocab_size, 0.0);
+    }
+
+    pub fn len(&self) -> usize {
+        self.data.len() / self.vocab_size
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    pub fn row(&self, idx: usize) -> &[f32] {
+        &self.data[idx * self.vocab_size..][..self.vocab_size]
+    }
+
+    pub fn row_mut(&mut self, idx: usize) -> &mut [f32] {
+        &mut self.data[idx * self.vocab_size..][..self.vocab_size]
+    }
+
+    /// All rows, one after another.
+    pub fn as_mut_slice(&mut self) -> &mut [f32] {
+        &mut self.data
+    }
+}
+
+/// Why a step or an opening failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The device is gone; the backend must be reopened.
+    #[error("the {backend} device is lost")]
+    DeviceLost {
+        backend: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// This step failed; the backend can go on.
+    #[error("a step of the {backend} backend failed")]
+    Step {
+        backend: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The model cannot be prepared for this backend.
+    #[error("cannot open the {backend} backend")]
+    Open {
+        backend: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}

@@ -1,0 +1,24 @@
+//! # mondai (問題): an inference server that writes quizzes
+//!
+//! One way through, and one way back:
+//!
+//! ```text
+//! http ──QuizSpec──▶ quiz ──TextRequest──▶ generation ──token ids──▶ engine ──rows──▶ backend
+//!  ▲                  │ ▲                    │ ▲                       │ ▲               │
+//!  └────QuizEvent─────┘ └────TextEvent───────┘ └──────TokenEvent───────┘ └────Logits─────┘
+//! ```
+//!
+//! The rooms and what each may use are drawn in `docs/ARCHITECTURE.md`. Arrows point down only:
+//! `cli` → `http` → `quiz` → `generation` → `engine` → `sampling`, `backend` → `text`, `model`.
+
+pub mod backend;
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod generation;
+pub mod http;
+pub mod metrics;
+pub mod model;
+pub mod quiz;
+pub mod sampling;
+pub mod text;

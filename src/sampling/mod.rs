@@ -1,0 +1,10 @@
+//! Chooses the next token of one sequence from one row of logits. May use `text`. Absent: other
+//! sequences, clocks, threads: the same row, history and seed always give the same token.
+
+mod grammar;
+mod params;
+mod sampler;
+
+pub use grammar::{Grammar, GrammarCompiler, GrammarError, GrammarSpec, TokenMask};
+pub use params::SamplingParams;
+pub use sampler::{Sampled, Sampler, TokenLogprobs};

@@ -1,0 +1,1 @@
+//! Everything through a public door: one binary, a module a theme.
