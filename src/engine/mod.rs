@@ -140,4 +140,9 @@ impl TokenStream {
     pub async fn next(&mut self) -> Option<TokenEvent> {
         todo!()
     }
+
+    /// Ends the sequence where it is, as a stop token would; `Finished` still comes.
+    pub fn stop(&self) {
+        todo!()
+    }
 }

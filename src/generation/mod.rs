@@ -4,12 +4,16 @@
 //! and the engine's tokens come back as [`TextEvent`]s with stop strings applied. May use `engine`,
 //! `sampling`, `text`. Absent: quizzes, HTTP, wire formats.
 
-use crate::engine::{Engine, EngineError, FinishReason, SequenceSummary};
-use crate::metrics::Metrics;
-use crate::model::Model;
+mod generator;
+mod stop;
+mod stream;
+
+pub use generator::Generator;
+pub use stream::TextStream;
+
+use crate::engine::{EngineError, FinishReason, SequenceSummary};
 use crate::sampling::{GrammarError, GrammarSpec, SamplingParams};
-use crate::text::{ChatMessage, TextError, TokenId};
-use std::sync::Arc;
+use crate::text::{ChatMessage, TokenId};
 
 /// A reply to be written. Already valid but for what only the model can tell.
 #[derive(Clone, Debug)]
@@ -21,7 +25,7 @@ pub struct TextRequest {
     pub grammar: Option<GrammarSpec>,
     /// Texts that end the reply and are not part of it.
     pub stop: Vec<String>,
-    /// Further tokens that end the reply.
+    /// Further tokens that end the reply and are not part of its text.
     pub stop_token_ids: Vec<TokenId>,
     /// Go on past the model's end-of-reply tokens (load tools ask for this).
     pub ignore_eos: bool,
@@ -42,18 +46,21 @@ pub enum TextEvent {
 }
 
 /// Text that became certain: whole code points that no stop string can take back.
+///
+/// One comes for each step of the engine, with empty text where nothing became certain.
 #[derive(Clone, Debug, Default)]
 pub struct TextDelta {
     pub text: String,
-    /// The tokens behind it, in order; with their log-probabilities where asked for.
+    /// The tokens of the step, in order; with their log-probabilities where asked for.
     pub tokens: Vec<DeltaToken>,
 }
 
 #[derive(Clone, Debug)]
 pub struct DeltaToken {
     pub token: TokenId,
-    /// The bytes it stands for.
+    /// The bytes it stands for; a special token's name.
     pub bytes: Vec<u8>,
+    /// Written by the grammar alone, never sampled.
     pub forced: bool,
     pub logprob: Option<f32>,
     /// The likeliest tokens in its place: bytes and log-probability, best first.
@@ -66,6 +73,7 @@ pub struct TextSummary {
     pub sequence: SequenceSummary,
 }
 
+/// Why a reply was not written, or not to its end.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum GenerateError {
     #[error(transparent)]
@@ -73,51 +81,9 @@ pub enum GenerateError {
     /// The request can never be honoured as it is: `param` names what to change.
     #[error("{message}")]
     Invalid { param: &'static str, message: String },
-}
-
-/// One loaded model, ready to write: what `quiz` and the chat endpoints share. Clones share it.
-#[derive(Clone)]
-pub struct Generator {}
-
-impl Generator {
-    pub fn new(_model: Arc<Model>, _engine: Engine, _metrics: Arc<Metrics>) -> Result<Self, TextError> {
-        todo!()
-    }
-
-    pub fn model_name(&self) -> &str {
-        todo!()
-    }
-
-    pub fn engine(&self) -> &Engine {
-        todo!()
-    }
-
-    /// Tokens `text` takes, as plain text.
-    pub fn count_tokens(&self, _text: &str) -> usize {
-        todo!()
-    }
-
-    /// Starts a reply. Tokenising and compiling a grammar happen off the async threads.
-    ///
-    /// # Errors
-    /// [`GenerateError`]: a full queue, a prompt that cannot fit, a grammar that cannot be honoured.
-    pub async fn generate(&self, _request: TextRequest) -> Result<TextStream, GenerateError> {
-        todo!()
-    }
-}
-
-/// One reply as it is written. Dropping it cancels the request.
-pub struct TextStream {}
-
-impl TextStream {
-    pub async fn next(&mut self) -> Option<TextEvent> {
-        todo!()
-    }
-
-    /// The whole reply.
-    pub async fn collect(self) -> Result<(String, TextSummary), GenerateError> {
-        todo!()
-    }
+    /// A defect of ours, met while the request was prepared.
+    #[error("the request could not be prepared: {reason}")]
+    Internal { reason: String },
 }
 
 impl From<GrammarError> for GenerateError {
