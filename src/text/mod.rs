@@ -6,6 +6,12 @@ pub type TokenId = u32;
 
 mod chat_template;
 mod detokenizer;
+mod folder;
+mod gguf_tokenizer;
+mod json_tokenizer;
+mod pre_tokenizer;
+mod special_tokens;
+mod token;
 mod tokenizer;
 
 pub use chat_template::{ChatMessage, ChatTemplate, Role};
