@@ -10,6 +10,7 @@ mod folder;
 mod gguf_tokenizer;
 mod json_tokenizer;
 mod pre_tokenizer;
+mod python;
 mod special_tokens;
 mod token;
 mod tokenizer;

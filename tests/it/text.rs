@@ -1,7 +1,7 @@
 //! Tokens, templates and detokenisation of the real default model, against what the references say.
 
 use mondai::model::Model;
-use mondai::text::{Detokenizer, Tokenizer};
+use mondai::text::{ChatMessage, ChatTemplate, Detokenizer, Role, Tokenizer};
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -43,4 +43,15 @@ fn an_emoji_comes_out_whole() {
     assert_eq!(pushes.concat(), text);
     assert!(pushes.iter().any(String::is_empty), "no token held back: {pushes:?}");
     assert_eq!(detokenizer.finish(), "");
+}
+
+#[test]
+fn the_default_models_own_chat_template() {
+    let template = ChatTemplate::open(&SMOLLM2).unwrap();
+    let user = ChatMessage { role: Role::User, content: "Hi".to_owned() };
+    assert_eq!(
+        template.render(&[user]).unwrap(),
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n\
+         <|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    );
 }
