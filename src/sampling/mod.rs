@@ -3,8 +3,10 @@
 
 mod grammar;
 mod params;
+mod philox;
 mod sampler;
+mod softmax;
 
 pub use grammar::{Grammar, GrammarCompiler, GrammarError, GrammarSpec, TokenMask};
 pub use params::SamplingParams;
-pub use sampler::{Sampled, Sampler, TokenLogprobs};
+pub use sampler::{SampleError, Sampled, Sampler, TokenLogprobs};

@@ -15,7 +15,7 @@ pub struct SamplingParams {
     pub frequency_penalty: f32,
     /// Once if the token is in the reply so far (OpenAI).
     pub presence_penalty: f32,
-    /// Added to the logits before anything else.
+    /// Added to the logits before anything else; tokens beyond the vocabulary are passed over.
     pub logit_bias: Vec<(TokenId, f32)>,
     /// Names the stream of random numbers; the same seed gives the same reply.
     pub seed: u64,
