@@ -1,11 +1,24 @@
 //! Runs many sequences on one backend: token ids in, token ids out. May use `sampling`, `backend`.
 //! Absent: text, JSON, HTTP.
+//!
+//! [`Engine`] is a handle on one thread of its own, which owns the backend and everything else, so that
+//! a step takes no lock. That thread repeats: take new requests and drop abandoned ones, let the
+//! `Scheduler` plan a step, run it, and let each `Sequence` choose its next token.
+//!
+//! What fails ends as little as possible: a row that cannot be sampled, a grammar that errs, a panic in
+//! either: that sequence. A failed or panicked step is repeated row by row, and the rows that fail again
+//! end. A lost device ends everything, and [`Engine::health`] says so.
 
-use crate::backend::{Backend, Limits};
-use crate::metrics::Metrics;
+mod handle;
+mod scheduler;
+mod sequence;
+mod shared;
+mod thread;
+
+pub use handle::{Engine, EngineHealth, EngineOptions, TokenStream};
+
 use crate::sampling::{Grammar, SamplingParams, TokenLogprobs};
 use crate::text::TokenId;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// A reply to be made: everything the engine needs to know of a request.
@@ -15,14 +28,16 @@ pub struct SequenceRequest {
     pub max_new_tokens: usize,
     pub sampling: SamplingParams,
     pub grammar: Option<Grammar>,
-    /// Tokens that end the reply when sampled; they are reported too.
+    /// Tokens that end the reply when sampled; they are reported too. A grammar decides alone when the
+    /// reply ends: with one, these are not looked at.
     pub stop_tokens: Vec<TokenId>,
 }
 
 /// What comes back, in order: any number of `Tokens`, then exactly one `Finished` or `Failed`.
 #[derive(Debug)]
 pub enum TokenEvent {
-    /// The tokens of one step: forced ones, then the sampled one.
+    /// What one step added to the reply, in its order: the sampled token, and those the grammar forces
+    /// beside it. Never empty.
     Tokens(Vec<NewToken>),
     Finished(SequenceSummary),
     Failed(EngineError),
@@ -38,9 +53,9 @@ pub struct NewToken {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
-    /// A stop token, or the end of the grammar.
+    /// A stop token, the end of the grammar, or [`TokenStream::stop`].
     Stop,
-    /// `max_new_tokens`, or the end of the context.
+    /// `max_new_tokens`, or a context that prompt and reply together have filled.
     Length,
 }
 
@@ -54,7 +69,7 @@ pub struct SequenceSummary {
     pub completion_tokens: usize,
     pub forced_tokens: usize,
     pub queue_time: Duration,
-    /// From submission to the first token of the reply.
+    /// From submission to the first token of the reply; the whole time if there was none.
     pub time_to_first_token: Duration,
     pub total_time: Duration,
 }
@@ -69,80 +84,9 @@ pub enum EngineError {
     PromptTooLong { prompt_tokens: usize, context_len: usize },
     #[error("the server is shutting down")]
     ShuttingDown,
-    /// This request failed; others go on.
+    /// This request failed, or cannot be run (an empty prompt, a token outside the vocabulary); others go on.
     #[error("the sequence failed: {reason}")]
     Sequence { reason: String },
     #[error("the backend is lost: {reason}")]
     BackendLost { reason: String },
-}
-
-/// How the engine queues and plans.
-#[derive(Clone, Debug)]
-pub struct EngineOptions {
-    /// Requests that may wait for a slot.
-    pub max_queued: usize,
-    /// Tokens one step may have; long prompts are cut to fit beside the running replies.
-    pub max_step_tokens: usize,
-}
-
-/// A handle on the engine thread; clones share it. Dropping the last one drains and stops it.
-#[derive(Clone)]
-pub struct Engine {}
-
-impl Engine {
-    /// Starts the thread that owns `backend`.
-    pub fn start(_backend: Box<dyn Backend>, _options: EngineOptions, _metrics: Arc<Metrics>) -> Self {
-        todo!()
-    }
-
-    pub fn limits(&self) -> &Limits {
-        todo!()
-    }
-
-    /// Queues a request; never blocks.
-    ///
-    /// # Errors
-    /// [`EngineError::QueueFull`], [`EngineError::PromptTooLong`], [`EngineError::ShuttingDown`],
-    /// [`EngineError::BackendLost`].
-    pub fn submit(&self, _request: SequenceRequest) -> Result<TokenStream, EngineError> {
-        todo!()
-    }
-
-    /// Whether the engine can take work, judged by forward progress.
-    pub fn health(&self) -> EngineHealth {
-        todo!()
-    }
-
-    /// Refuses new work; what was accepted is finished.
-    pub fn drain(&self) {
-        todo!()
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EngineHealth {
-    Ready,
-    /// A step has been running for this long, more than the stall limit.
-    Stalled {
-        since: Duration,
-    },
-    Draining,
-    Lost {
-        reason: String,
-    },
-}
-
-/// One request's events. Dropping it cancels the request within one step.
-pub struct TokenStream {}
-
-impl TokenStream {
-    /// The next event; `None` after the last.
-    pub async fn next(&mut self) -> Option<TokenEvent> {
-        todo!()
-    }
-
-    /// Ends the sequence where it is, as a stop token would; `Finished` still comes.
-    pub fn stop(&self) {
-        todo!()
-    }
 }

@@ -1,0 +1,280 @@
+//! Who computes what in the next step. Values in, values out: no clock, channel, thread or backend.
+//!
+//! The caller repeats: [`admit`](Scheduler::admit) until it asks for no more copies,
+//! [`plan`](Scheduler::plan), run the rows, report each as [`computed`](Scheduler::computed), and
+//! [`push`](Scheduler::push) what its sequence chose.
+//!
+//! - **Order.** First come, first served: nobody is admitted before who came earlier, and prompts are
+//!   computed in order of admission. Every reply gets a row in every step as long as rows and tokens
+//!   last (the longest unserved first); when a prompt is being computed, one row and one token are
+//!   kept back for it, so neither side can starve the other.
+//! - **Prefix reuse.** A slot remembers the tokens in its KV cache after its sequence has ended. A
+//!   newcomer takes over the longest prefix it shares with any slot: in place from a free one, by a
+//!   copy from a busy one, or from a free one that would lose more than it keeps. Otherwise it gets the
+//!   free slot that was of use least recently.
+//! - **Waiting for a prefix.** When a prompt now being computed shares [`WORTH_REUSING`] or more tokens
+//!   beyond what any slot holds by now, the head of the queue waits for it instead of computing them a
+//!   second time. It waits for admitted prompts only, which come before it in every step anyway, and
+//!   until the shared part is there or its owner has left: never longer than those prompts take.
+
+use crate::backend::{Limits, Slot};
+use crate::text::TokenId;
+use std::collections::VecDeque;
+
+/// A shared prefix shorter than this is computed again: a copy or a wait costs more than it saves. (vLLM
+/// shares whole blocks of 16 tokens.)
+const WORTH_REUSING: usize = 16;
+
+/// Names a sequence for as long as the engine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SequenceId(pub(crate) u64);
+
+/// See the [module](self).
+pub(crate) struct Scheduler {
+    max_step_rows: usize,
+    max_step_tokens: usize,
+    waiting: VecDeque<(SequenceId, Vec<TokenId>)>,
+    slots: Vec<SlotState>,
+    /// Counts admissions, plans and releases: the order of things, not their time.
+    tick: u64,
+}
+
+struct SlotState {
+    /// All tokens of the sequence that holds the slot, or what the last one left.
+    tokens: Vec<TokenId>,
+    /// How many of them are in the KV cache; all, in a free slot.
+    n_resident: usize,
+    holder: Option<Holder>,
+    /// When the tokens were of use last: released, or copied.
+    used_at: u64,
+}
+
+struct Holder {
+    id: SequenceId,
+    /// Tokens it came with; those after them are its reply.
+    prompt_len: usize,
+    admitted_at: u64,
+    planned_at: u64,
+}
+
+/// A copy that must be made before the next step; report a failed one by [`Scheduler::forget`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PrefixCopy {
+    pub(crate) from: Slot,
+    pub(crate) to: Slot,
+    pub(crate) len: usize,
+}
+
+/// One row of the next step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PlannedRow {
+    pub(crate) id: SequenceId,
+    pub(crate) slot: Slot,
+    pub(crate) start: usize,
+    pub(crate) len: usize,
+    /// It ends with the sequence's last token: its logits choose the next one.
+    pub(crate) wants_logits: bool,
+    /// How many of its tokens are of the prompt.
+    pub(crate) n_prompt: usize,
+}
+
+impl Scheduler {
+    pub(crate) fn new(limits: &Limits, max_step_tokens: usize) -> Self {
+        let empty = || SlotState { tokens: Vec::new(), n_resident: 0, holder: None, used_at: 0 };
+        Self {
+            max_step_rows: limits.max_step_rows,
+            max_step_tokens: max_step_tokens.clamp(1, limits.max_step_tokens),
+            waiting: VecDeque::new(),
+            slots: std::iter::repeat_with(empty).take(limits.slots).collect(),
+            tick: 0,
+        }
+    }
+
+    /// Puts a sequence at the end of the queue. The queue's bound is kept at the engine's door, where a
+    /// refusal need not wait for a step.
+    pub(crate) fn submit(&mut self, id: SequenceId, prompt: Vec<TokenId>) {
+        debug_assert!(!prompt.is_empty());
+        self.waiting.push_back((id, prompt));
+    }
+
+    pub(crate) fn n_waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(crate) fn n_running(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.holder.is_some()).count()
+    }
+
+    /// Moves the head of the queue to a free slot, again and again, up to the first that needs a copy.
+    /// Call it until it returns `None`.
+    pub(crate) fn admit(&mut self) -> Option<PrefixCopy> {
+        while let Some((_, prompt)) = self.waiting.front() {
+            let placement = self.place(prompt)?;
+            let (id, prompt) = self.waiting.pop_front().expect("the queue has a head");
+            self.tick += 1;
+            if let Some(from) = placement.copy_from {
+                self.slots[from].used_at = self.tick;
+            }
+            let slot = &mut self.slots[placement.slot];
+            let prompt_len = prompt.len();
+            slot.tokens = prompt;
+            slot.n_resident = placement.n_shared;
+            slot.holder = Some(Holder { id, prompt_len, admitted_at: self.tick, planned_at: self.tick });
+            if let Some(from) = placement.copy_from {
+                return Some(PrefixCopy {
+                    from: Slot(from),
+                    to: Slot(placement.slot),
+                    len: placement.n_shared,
+                });
+            }
+        }
+        None
+    }
+
+    /// The slot's KV cache does not hold what was expected: all of its tokens are computed again.
+    pub(crate) fn forget(&mut self, slot: Slot) {
+        let slot = &mut self.slots[slot.0];
+        slot.n_resident = 0;
+        if slot.holder.is_none() {
+            slot.tokens.clear();
+            slot.used_at = 0;
+        }
+    }
+
+    /// The rows of the next step; none when nothing is running.
+    pub(crate) fn plan(&mut self) -> Vec<PlannedRow> {
+        self.tick += 1;
+        let (mut prompts, mut replies) = (Vec::new(), Vec::new());
+        for (idx, slot) in self.slots.iter().enumerate() {
+            if let Some(holder) = &slot.holder {
+                let list = if slot.n_resident < holder.prompt_len { &mut prompts } else { &mut replies };
+                list.push((holder.planned_at, holder.admitted_at, idx));
+            }
+        }
+        replies.sort_unstable();
+        prompts.sort_unstable_by_key(|&(_, admitted_at, _)| admitted_at);
+
+        let mut rows = Vec::with_capacity(self.slots.len().min(self.max_step_rows));
+        let mut tokens_left = self.max_step_tokens;
+        let kept_for_prompts = usize::from(!prompts.is_empty());
+        let for_replies = replies.into_iter().map(|reply| (reply, kept_for_prompts));
+        let for_prompts = prompts.into_iter().map(|prompt| (prompt, 0));
+        for ((_, _, idx), kept_back) in for_replies.chain(for_prompts) {
+            if rows.len() + kept_back >= self.max_step_rows || tokens_left <= kept_back {
+                continue;
+            }
+            let row = self.row(idx, tokens_left - kept_back);
+            tokens_left -= row.len;
+            rows.push(row);
+        }
+        rows
+    }
+
+    /// The tokens of a planned row.
+    pub(crate) fn tokens(&self, row: &PlannedRow) -> &[TokenId] {
+        &self.slots[row.slot.0].tokens[row.start..][..row.len]
+    }
+
+    /// A planned row has run: its tokens are in the KV cache.
+    pub(crate) fn computed(&mut self, row: &PlannedRow) {
+        self.slots[row.slot.0].n_resident = row.start + row.len;
+    }
+
+    /// A running sequence's reply grew by a token, which its next row computes.
+    pub(crate) fn push(&mut self, id: SequenceId, token: TokenId) {
+        let slot = self.slot_of(id).expect("only a running sequence grows");
+        slot.tokens.push(token);
+    }
+
+    /// Takes a sequence out, waiting or running; its slot keeps what was computed for the next one.
+    pub(crate) fn finish(&mut self, id: SequenceId) {
+        self.tick += 1;
+        let tick = self.tick;
+        if let Some(slot) = self.slot_of(id) {
+            slot.tokens.truncate(slot.n_resident);
+            slot.holder = None;
+            slot.used_at = tick;
+        } else {
+            self.waiting.retain(|(waiting, _)| *waiting != id);
+        }
+    }
+
+    /// As [`finish`](Self::finish), for a sequence that failed: what it computed is not trusted.
+    pub(crate) fn discard(&mut self, id: SequenceId) {
+        let slot = self.slots.iter().position(|slot| slot.holder.as_ref().is_some_and(|h| h.id == id));
+        self.finish(id);
+        if let Some(idx) = slot {
+            self.forget(Slot(idx));
+        }
+    }
+
+    fn slot_of(&mut self, id: SequenceId) -> Option<&mut SlotState> {
+        self.slots.iter_mut().find(|slot| slot.holder.as_ref().is_some_and(|holder| holder.id == id))
+    }
+
+    fn row(&mut self, idx: usize, max_len: usize) -> PlannedRow {
+        let slot = &mut self.slots[idx];
+        let holder = slot.holder.as_mut().expect("only held slots get rows");
+        holder.planned_at = self.tick;
+        let pending = slot.tokens.len() - slot.n_resident;
+        debug_assert!(pending > 0, "a running sequence always has a token to compute");
+        let len = pending.min(max_len);
+        PlannedRow {
+            id: holder.id,
+            slot: Slot(idx),
+            start: slot.n_resident,
+            len,
+            wants_logits: len == pending,
+            n_prompt: len.min(holder.prompt_len.saturating_sub(slot.n_resident)),
+        }
+    }
+
+    /// Where a prompt goes, and what it takes over; `None` while there is no slot, or it is better to wait.
+    fn place(&self, prompt: &[TokenId]) -> Option<Placement> {
+        let oldest = self.free_slots().min_by_key(|&idx| self.slots[idx].used_at)?;
+        // The last token is computed in any case: its logits are wanted.
+        let usable = &prompt[..prompt.len() - 1];
+        let n_shared: Vec<usize> =
+            self.slots.iter().map(|slot| common_prefix(&slot.tokens[..slot.n_resident], usable)).collect();
+        let best = (0..self.slots.len()).max_by_key(|&idx| n_shared[idx]).expect("there is a slot");
+        if self.soon_shared(usable) >= n_shared[best] + WORTH_REUSING {
+            return None;
+        }
+
+        // In place where that takes over about as much as a copy, and costs no other prefix its longer life.
+        let in_place = self.free_slots().filter(|&idx| {
+            n_shared[idx] + WORTH_REUSING > n_shared[best]
+                && (idx == oldest || 2 * n_shared[idx] >= self.slots[idx].n_resident)
+        });
+        Some(match in_place.max_by_key(|&idx| (n_shared[idx], idx == oldest)) {
+            Some(slot) => Placement { slot, n_shared: n_shared[slot], copy_from: None },
+            None => Placement { slot: oldest, n_shared: n_shared[best], copy_from: Some(best) },
+        })
+    }
+
+    /// The longest prefix that prompts now being computed will share with `usable` when they are done.
+    fn soon_shared(&self, usable: &[TokenId]) -> usize {
+        let unfinished = |slot: &&SlotState| {
+            slot.holder.as_ref().is_some_and(|holder| slot.n_resident < holder.prompt_len)
+        };
+        let shared = |slot: &SlotState| common_prefix(&slot.tokens, usable);
+        self.slots.iter().filter(unfinished).map(shared).max().unwrap_or(0)
+    }
+
+    fn free_slots(&self) -> impl Iterator<Item = usize> {
+        (0..self.slots.len()).filter(|&idx| self.slots[idx].holder.is_none())
+    }
+}
+
+struct Placement {
+    slot: usize,
+    n_shared: usize,
+    copy_from: Option<usize>,
+}
+
+fn common_prefix(a: &[TokenId], b: &[TokenId]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+//! One request on its way: waiting → running → finished. It owns its sampler, grammar and counters, and
+//! the sending end of its stream. Absent: slots, positions, the backend.
+
+use super::{EngineError, FinishReason, NewToken, SequenceRequest, SequenceSummary, TokenEvent};
+use crate::metrics::Metrics;
+use crate::sampling::{Grammar, Sampler, TokenLogprobs};
+use crate::text::TokenId;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use tokio::sync::mpsc::UnboundedSender;
+
+pub(super) struct Sequence {
+    /// Taken by the scheduler when the sequence is queued.
+    prompt: Vec<TokenId>,
+    sampler: Sampler,
+    grammar: Option<Grammar>,
+    stop_tokens: Vec<TokenId>,
+    /// Tokens the reply may have, by the request and by the context.
+    budget: usize,
+
+    events: UnboundedSender<TokenEvent>,
+    stop: Arc<AtomicBool>,
+    /// Tokens of the reply that were not yet sent.
+    fresh: Vec<NewToken>,
+
+    n_prompt: usize,
+    n_cached: usize,
+    n_completion: usize,
+    n_forced: usize,
+    submitted: Instant,
+    started: Option<Instant>,
+    first_token: Option<Instant>,
+    last_token: Option<Instant>,
+}
+
+/// How a sequence ends.
+pub(super) enum End {
+    Finished(FinishReason),
+    Failed(EngineError),
+    /// Nobody listens any more.
+    Cancelled,
+}
+
+impl Sequence {
+    pub(super) fn new(
+        request: SequenceRequest,
+        context_len: usize,
+        events: UnboundedSender<TokenEvent>,
+        stop: Arc<AtomicBool>,
+    ) -> Self {
+        let SequenceRequest { prompt, max_new_tokens, sampling, grammar, stop_tokens } = request;
+        Self {
+            sampler: Sampler::new(sampling, &prompt),
+            grammar,
+            stop_tokens,
+            budget: max_new_tokens.clamp(1, context_len - prompt.len()),
+            events,
+            stop,
+            fresh: Vec::new(),
+            n_prompt: prompt.len(),
+            prompt,
+            n_cached: 0,
+            n_completion: 0,
+            n_forced: 0,
+            submitted: Instant::now(),
+            started: None,
+            first_token: None,
+            last_token: None,
+        }
+    }
+
+    /// What is to be computed before the first token can be sampled: the prompt, and the tokens that the
+    /// grammar forces at the very start. `Err` where nothing is to be sampled at all.
+    pub(super) fn begin(&mut self) -> Result<Vec<TokenId>, End> {
+        if let Some(reason) = self.take_forced().map_err(failed)? {
+            return Err(End::Finished(reason));
+        }
+        let mut tokens = std::mem::take(&mut self.prompt);
+        tokens.extend(self.fresh.iter().map(|new| new.token));
+        Ok(tokens)
+    }
+
+    /// How the sequence must end before its next step, whatever the model says.
+    pub(super) fn called_off(&self) -> Option<End> {
+        if self.events.is_closed() {
+            Some(End::Cancelled)
+        } else if self.stop.load(Ordering::Relaxed) {
+            Some(End::Finished(FinishReason::Stop))
+        } else {
+            None
+        }
+    }
+
+    /// Its first row is about to run.
+    pub(super) fn start(&mut self, n_cached: usize, now: Instant, metrics: &Metrics) {
+        if self.started.is_none() {
+            self.started = Some(now);
+            self.n_cached = n_cached.min(self.n_prompt);
+            metrics.sequence_started(now - self.submitted, self.n_prompt, self.n_cached);
+        }
+    }
+
+    /// Chooses the next token from its logits, and takes the ones the grammar forces after it. Leaves them
+    /// to be read by [`fresh_tokens`](Self::fresh_tokens) and sent by [`report`](Self::report).
+    pub(super) fn advance(&mut self, logits: &mut [f32]) -> Result<Option<FinishReason>, String> {
+        let error = |error: &dyn std::fmt::Display| error.to_string();
+        let mask = self.grammar.as_mut().map(Grammar::mask).transpose().map_err(|e| error(&e))?;
+        let sampled = self.sampler.sample(logits, mask).map_err(|e| error(&e))?;
+        let Some(grammar) = &mut self.grammar else {
+            self.take(sampled.token, false, sampled.logprobs);
+            let stops = self.stop_tokens.contains(&sampled.token).then_some(FinishReason::Stop);
+            return Ok(stops.or(self.out_of_budget()));
+        };
+        let token = grammar.accept(sampled.token).map_err(|e| error(&e))?;
+        if token == sampled.token {
+            self.take(token, false, sampled.logprobs);
+        } else {
+            self.take(token, true, None); // the grammar put its own in place of the sampled one
+        }
+        self.take_forced()
+    }
+
+    /// Takes what the grammar forces next; `Some` when the reply ends with it.
+    fn take_forced(&mut self) -> Result<Option<FinishReason>, String> {
+        let Some(grammar) = &mut self.grammar else { return Ok(None) };
+        if grammar.is_finished() {
+            return Ok(Some(FinishReason::Stop));
+        }
+        let forced = grammar.forced().map_err(|error| error.to_string())?;
+        let is_finished = grammar.is_finished();
+        for token in forced {
+            if self.out_of_budget().is_some() {
+                return Ok(Some(FinishReason::Length)); // only if the grammar was given a larger budget
+            }
+            self.take(token, true, None);
+        }
+        Ok(if is_finished { Some(FinishReason::Stop) } else { self.out_of_budget() })
+    }
+
+    fn out_of_budget(&self) -> Option<FinishReason> {
+        (self.n_completion >= self.budget).then_some(FinishReason::Length)
+    }
+
+    fn take(&mut self, token: TokenId, forced: bool, logprobs: Option<TokenLogprobs>) {
+        self.sampler.observe(token);
+        self.n_completion += 1;
+        self.n_forced += usize::from(forced);
+        self.fresh.push(NewToken { token, forced, logprobs });
+    }
+
+    /// Tokens that were not yet sent, without the first `n_known`.
+    pub(super) fn fresh_tokens(&self, n_known: usize) -> impl Iterator<Item = TokenId> {
+        self.fresh[n_known..].iter().map(|new| new.token)
+    }
+
+    pub(super) fn n_fresh(&self) -> usize {
+        self.fresh.len()
+    }
+
+    /// Sends the fresh tokens, all in one event.
+    pub(super) fn report(&mut self, now: Instant, metrics: &Metrics) {
+        if self.fresh.is_empty() {
+            return;
+        }
+        if self.first_token.is_none() {
+            self.first_token = Some(now);
+            metrics.first_token(now - self.submitted);
+        }
+        if let Some(last) = self.last_token.replace(now) {
+            metrics.inter_token(now - last);
+        }
+        let tokens = std::mem::take(&mut self.fresh);
+        metrics.tokens(tokens.len(), tokens.iter().filter(|new| new.forced).count());
+        let _ = self.events.send(TokenEvent::Tokens(tokens)); // a closed stream is noticed before the next step
+    }
+
+    /// The last event.
+    pub(super) fn end(self, end: End, now: Instant, metrics: &Metrics) {
+        let (label, event) = match end {
+            End::Finished(reason) => {
+                let label = match reason {
+                    FinishReason::Stop => "stop",
+                    FinishReason::Length => "length",
+                };
+                (label, Some(TokenEvent::Finished(self.summary(reason, now))))
+            }
+            End::Failed(error) => ("failed", Some(TokenEvent::Failed(error))),
+            End::Cancelled => ("cancelled", None),
+        };
+        metrics.sequence_finished(label, now - self.submitted);
+        if let Some(event) = event {
+            let _ = self.events.send(event);
+        }
+    }
+
+    fn summary(&self, reason: FinishReason, now: Instant) -> SequenceSummary {
+        SequenceSummary {
+            reason,
+            prompt_tokens: self.n_prompt,
+            cached_tokens: self.n_cached,
+            completion_tokens: self.n_completion,
+            forced_tokens: self.n_forced,
+            queue_time: self.started.unwrap_or(now) - self.submitted,
+            time_to_first_token: self.first_token.unwrap_or(now) - self.submitted,
+            total_time: now - self.submitted,
+        }
+    }
+}
+
+pub(super) fn failed(reason: String) -> End {
+    End::Failed(EngineError::Sequence { reason })
+}

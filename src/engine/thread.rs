@@ -1,0 +1,284 @@
+//! The engine thread: the loop that owns the backend, and what it does when something fails.
+
+use super::scheduler::{PlannedRow, Scheduler, SequenceId};
+use super::sequence::{End, Sequence, failed};
+use super::shared::{CompletionRate, Shared};
+use super::{EngineError, FinishReason};
+use crate::backend::{Backend, BackendError, Logits, Row};
+use crate::metrics::Metrics;
+use std::any::Any;
+use std::collections::HashMap;
+use std::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Instant;
+
+pub(super) struct EngineThread {
+    backend: Box<dyn Backend>,
+    logits: Logits,
+    scheduler: Scheduler,
+    sequences: HashMap<SequenceId, Sequence>,
+    n_submitted: u64,
+    submissions: Receiver<Sequence>,
+    completions: CompletionRate,
+    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
+}
+
+/// The backend is gone for good.
+struct Lost {
+    reason: String,
+}
+
+/// Why rows could not be run.
+enum RunError {
+    Lost(Lost),
+    /// These rows failed; the backend can go on.
+    Rows {
+        reason: String,
+    },
+}
+
+impl EngineThread {
+    pub(super) fn new(
+        backend: Box<dyn Backend>,
+        max_step_tokens: usize,
+        submissions: Receiver<Sequence>,
+        shared: Arc<Shared>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            logits: Logits::new(backend.limits().vocab_size),
+            scheduler: Scheduler::new(backend.limits(), max_step_tokens),
+            backend,
+            sequences: HashMap::new(),
+            n_submitted: 0,
+            submissions,
+            completions: CompletionRate::new(Instant::now()),
+            shared,
+            metrics,
+        }
+    }
+
+    /// Serves until all handles are gone and all work is done, or the backend is lost.
+    pub(super) fn run(mut self) {
+        let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
+        let reason = match served {
+            Ok(Ok(())) => return,
+            Ok(Err(lost)) => lost.reason,
+            Err(panic) => format!("the engine thread panicked: {}", panic_message(&*panic)),
+        };
+        tracing::error!(reason, "the backend is lost");
+        self.shared.lose(reason.clone());
+        for (_, sequence) in self.sequences.drain() {
+            let error = EngineError::BackendLost { reason: reason.clone() };
+            sequence.end(End::Failed(error), Instant::now(), &self.metrics);
+        }
+        self.metrics.engine_queue(0, 0);
+    }
+
+    fn serve(&mut self) -> Result<(), Lost> {
+        while self.take_submissions() {
+            self.shared.step_begins();
+            self.end_called_off();
+            self.copy_prefixes()?;
+            self.metrics.engine_queue(self.scheduler.n_waiting(), self.scheduler.n_running());
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a request only when there is nothing else to do; `false` when there never will be.
+    fn take_submissions(&mut self) -> bool {
+        if self.sequences.is_empty() {
+            self.metrics.engine_queue(0, 0);
+            self.shared.idles();
+            let Ok(submission) = self.submissions.recv() else { return false };
+            self.completions.resume(Instant::now());
+            self.shared.step_begins();
+            self.accept(submission);
+        }
+        loop {
+            match self.submissions.try_recv() {
+                Ok(submission) => self.accept(submission),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
+            }
+        }
+    }
+
+    fn accept(&mut self, mut sequence: Sequence) {
+        let id = SequenceId(self.n_submitted);
+        self.n_submitted += 1;
+        let begun = guard(|| sequence.begin());
+        self.sequences.insert(id, sequence);
+        match begun {
+            Ok(Ok(tokens)) => self.scheduler.submit(id, tokens),
+            Ok(Err(end)) => self.report_and_end(id, end),
+            Err(panic) => self.end(id, failed(panic)),
+        }
+    }
+
+    fn end_called_off(&mut self) {
+        let called_off = |(&id, sequence): (_, &Sequence)| sequence.called_off().map(|end| (id, end));
+        let ends: Vec<_> = self.sequences.iter().filter_map(called_off).collect();
+        for (id, end) in ends {
+            self.end(id, end);
+        }
+    }
+
+    /// Admits what can be admitted. A copy that fails costs the reuse, not the sequence.
+    fn copy_prefixes(&mut self) -> Result<(), Lost> {
+        while let Some(copy) = self.scheduler.admit() {
+            match run_backend(|| self.backend.copy_prefix(copy.from, copy.to, copy.len)) {
+                Ok(()) => {}
+                Err(RunError::Lost(lost)) => return Err(lost),
+                Err(RunError::Rows { reason }) => {
+                    tracing::warn!(reason, "a prefix could not be copied and is computed again");
+                    self.scheduler.forget(copy.to);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), Lost> {
+        let rows = self.scheduler.plan();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        for row in &rows {
+            let sequence = self.sequences.get_mut(&row.id).expect("rows are planned for known sequences");
+            sequence.start(row.start, now, &self.metrics);
+        }
+        match self.extend(&rows) {
+            Ok(()) => self.commit(&rows),
+            Err(RunError::Lost(lost)) => return Err(lost),
+            Err(RunError::Rows { reason }) if rows.len() == 1 => self.fail(rows[0].id, reason),
+            Err(RunError::Rows { reason }) => {
+                tracing::warn!(reason, rows = rows.len(), "a step failed and is repeated row by row");
+                for row in &rows {
+                    let row = std::slice::from_ref(row);
+                    match self.extend(row) {
+                        Ok(()) => self.commit(row),
+                        Err(RunError::Lost(lost)) => return Err(lost),
+                        Err(RunError::Rows { reason }) => self.fail(row[0].id, reason),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn extend(&mut self, planned: &[PlannedRow]) -> Result<(), RunError> {
+        let rows: Vec<Row<'_>> = planned
+            .iter()
+            .map(|row| Row {
+                slot: row.slot,
+                start: row.start,
+                tokens: self.scheduler.tokens(row),
+                logits_from: row.len - usize::from(row.wants_logits),
+            })
+            .collect();
+        let began = Instant::now();
+        run_backend(|| self.backend.extend(&rows, &mut self.logits))?;
+        let n_tokens: usize = planned.iter().map(|row| row.len).sum();
+        let n_prompt: usize = planned.iter().map(|row| row.n_prompt).sum();
+        self.metrics.engine_step(began.elapsed(), rows.len(), n_prompt, n_tokens - n_prompt);
+
+        let n_wanted = planned.iter().filter(|row| row.wants_logits).count();
+        if self.logits.len() != n_wanted {
+            let reason = format!("the backend gave {} rows of logits for {n_wanted}", self.logits.len());
+            return Err(RunError::Rows { reason });
+        }
+        Ok(())
+    }
+
+    /// The rows have run: each sequence at its end chooses on.
+    fn commit(&mut self, rows: &[PlannedRow]) {
+        let mut logits_idx = 0;
+        for row in rows {
+            self.scheduler.computed(row);
+            if row.wants_logits {
+                self.advance(row.id, logits_idx);
+                logits_idx += 1;
+            }
+        }
+    }
+
+    fn advance(&mut self, id: SequenceId, logits_idx: usize) {
+        let sequence = self.sequences.get_mut(&id).expect("rows are planned for known sequences");
+        let n_known = sequence.n_fresh(); // forced at the very start: the scheduler has them already
+        let logits = self.logits.row_mut(logits_idx);
+        match guard(|| sequence.advance(logits)) {
+            Ok(Ok(None)) => {
+                for token in sequence.fresh_tokens(n_known) {
+                    self.scheduler.push(id, token);
+                }
+                sequence.report(Instant::now(), &self.metrics);
+            }
+            Ok(Ok(Some(reason))) => self.report_and_end(id, End::Finished(reason)),
+            Ok(Err(reason)) | Err(reason) => self.fail(id, reason),
+        }
+    }
+
+    fn report_and_end(&mut self, id: SequenceId, end: End) {
+        let sequence = self.sequences.get_mut(&id).expect("only known sequences end");
+        sequence.report(Instant::now(), &self.metrics);
+        self.end(id, end);
+    }
+
+    fn fail(&mut self, id: SequenceId, reason: String) {
+        tracing::warn!(reason, sequence = id.0, "a sequence failed");
+        self.end(id, failed(reason));
+    }
+
+    /// Frees the slot and the place in the queue first: who hears of the end may count on both.
+    fn end(&mut self, id: SequenceId, end: End) {
+        let sequence = self.sequences.remove(&id).expect("a sequence ends once");
+        match end {
+            End::Failed(_) => self.scheduler.discard(id),
+            End::Finished(FinishReason::Stop | FinishReason::Length) | End::Cancelled => {
+                self.scheduler.finish(id)
+            }
+        }
+        self.shared.leave();
+        let now = Instant::now();
+        self.completions.record(now, &self.shared);
+        sequence.end(end, now, &self.metrics);
+    }
+}
+
+/// Runs code that must not end the thread; a panic becomes its message.
+fn guard<T>(code: impl FnOnce() -> T) -> Result<T, String> {
+    // What a panic may leave half done is dropped with its sequence, or written anew by the next step.
+    catch_unwind(AssertUnwindSafe(code)).map_err(|panic| format!("panicked: {}", panic_message(&*panic)))
+}
+
+fn run_backend(call: impl FnOnce() -> Result<(), BackendError>) -> Result<(), RunError> {
+    match guard(call) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error @ BackendError::DeviceLost { .. })) => {
+            Err(RunError::Lost(Lost { reason: chain(&error) }))
+        }
+        Ok(Err(error)) => Err(RunError::Rows { reason: chain(&error) }),
+        Err(panic) => Err(RunError::Rows { reason: format!("the backend {panic}") }),
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
