@@ -5,6 +5,8 @@
 //!
 //! A backend asked for by name opens or fails; it never falls back to another.
 
+pub mod scripted;
+
 use crate::text::TokenId;
 
 /// One model on one device. Owned by the engine thread; calls block.
@@ -20,8 +22,9 @@ pub trait Backend: Send {
     /// row yields does not depend on the other rows, nor on how its positions were split into steps.
     ///
     /// # Errors
-    /// [`BackendError::DeviceLost`]: the backend must be reopened. Any other error leaves the
-    /// positions before each row's `start` as they were.
+    /// [`BackendError::DeviceLost`]: the backend must be reopened. [`BackendError::Step`]: it failed, or
+    /// a row breaks these rules or the [`Limits`] (no such slot, a `start` past what the slot holds, no
+    /// tokens, too many); the positions before each row's `start` are as they were.
     fn extend(&mut self, rows: &[Row<'_>], logits: &mut Logits) -> Result<(), BackendError>;
 
     /// Copies the first `len` positions of one slot's KV cache to another (prefix reuse).
