@@ -1,3 +1,5 @@
 //! Everything through a public door: one binary, a module a theme.
 
+mod contract;
+mod engine;
 mod text;

@@ -1,0 +1,312 @@
+//! What every backend promises, stamped once for each.
+
+use mondai::backend::scripted::ScriptedBackend;
+use mondai::backend::{Backend, BackendError, Logits, Row, Slot};
+
+/// A backend under test, and how far its logits may be from equal ones.
+struct Subject {
+    backend: Box<dyn Backend>,
+    tolerance: f32,
+    logits: Logits,
+}
+
+macro_rules! contract {
+    ($name:ident, $open:expr, tolerance = $tolerance:expr) => {
+        contract!(@cases $name, $open, $tolerance, [
+            a_sequence_is_the_same_alone_and_beside_others
+            a_reused_slot_remembers_nothing
+            a_copied_prefix_is_as_good_as_a_computed_one
+            a_copy_forgets_what_was_there
+            taking_tokens_back_is_as_good_as_never_writing_them
+            a_prompt_in_chunks_is_as_good_as_a_whole_one
+            a_repeated_step_gives_the_same
+            logits_come_for_the_positions_asked_for
+            the_context_can_be_filled_and_no_more
+            illegal_rows_are_errors_and_change_nothing
+            illegal_copies_are_errors
+        ]);
+    };
+    (@cases $name:ident, $open:expr, $tolerance:expr, [$($case:ident)*]) => {
+        mod $name {
+            $(#[test]
+            fn $case() {
+                let backend: Box<dyn mondai::backend::Backend> = Box::new($open);
+                super::$case(super::Subject::new(backend, $tolerance));
+            })*
+        }
+    };
+}
+
+contract!(
+    scripted,
+    mondai::backend::scripted::ScriptedBackend::new(
+        mondai::backend::scripted::ScriptedBackend::small_limits()
+    ),
+    tolerance = 0.0
+);
+
+impl Subject {
+    fn new(backend: Box<dyn Backend>, tolerance: f32) -> Self {
+        let limits = backend.limits();
+        assert!(limits.slots >= 2 && limits.max_step_rows >= 2 && limits.max_step_tokens >= 48, "{limits:?}");
+        assert!(limits.context_len >= 64, "{limits:?}");
+        let logits = Logits::new(limits.vocab_size);
+        Self { backend, tolerance, logits }
+    }
+
+    /// `len` tokens that differ for every `salt`.
+    fn tokens(&self, salt: u32, len: usize) -> Vec<u32> {
+        let vocab_size = self.backend.limits().vocab_size as u32;
+        let mut state = salt.wrapping_mul(2_654_435_761).wrapping_add(12_345);
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) % vocab_size
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    fn extend(&mut self, rows: &[Row<'_>]) -> Vec<Vec<f32>> {
+        self.backend.extend(rows, &mut self.logits).expect("the rows are legal");
+        (0..self.logits.len()).map(|idx| self.logits.row(idx).to_vec()).collect()
+    }
+
+    /// Writes `tokens` after `start` in as many steps as it takes; the logits of the last one.
+    fn write(&mut self, slot: usize, start: usize, tokens: &[u32]) -> Vec<f32> {
+        let mut start = start;
+        let mut last = Vec::new();
+        for chunk in tokens.chunks(self.backend.limits().max_step_tokens) {
+            let rows = [Row { slot: Slot(slot), start, tokens: chunk, logits_from: chunk.len() - 1 }];
+            last = self.extend(&rows).remove(0);
+            start += chunk.len();
+        }
+        last
+    }
+
+    /// Goes on greedily from the logits after `start` positions, `n` tokens far.
+    fn go_on(&mut self, slot: usize, start: usize, logits: Vec<f32>, n: usize) -> (Vec<u32>, Vec<Vec<f32>>) {
+        let (mut tokens, mut all) = (Vec::new(), vec![logits]);
+        for idx in 0..n {
+            let token = greedy(all.last().expect("there is a first row"));
+            tokens.push(token);
+            let row = self.write(slot, start + idx, &[token]);
+            all.push(row);
+        }
+        (tokens, all)
+    }
+
+    fn assert_same(&self, left: &[f32], right: &[f32]) {
+        assert_eq!(left.len(), right.len());
+        let worst = left.iter().zip(right).map(|(l, r)| (l - r).abs()).fold(0.0, f32::max);
+        assert!(worst <= self.tolerance, "logits differ by {worst}, more than {}", self.tolerance);
+    }
+
+    fn assert_all_same(&self, left: &[Vec<f32>], right: &[Vec<f32>]) {
+        assert_eq!(left.len(), right.len());
+        left.iter().zip(right).for_each(|(left, right)| self.assert_same(left, right));
+    }
+
+    fn assert_step_error(&mut self, rows: &[Row<'_>]) {
+        let result = self.backend.extend(rows, &mut self.logits);
+        assert!(matches!(result, Err(BackendError::Step { .. })), "{rows:?} gave {result:?}");
+    }
+}
+
+fn greedy(logits: &[f32]) -> u32 {
+    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    logits.iter().position(|&logit| logit == best).expect("the best is there") as u32
+}
+
+fn a_sequence_is_the_same_alone_and_beside_others(mut subject: Subject) {
+    const STEPS: usize = 8;
+    let prompt = subject.tokens(1, 12);
+    let first = subject.write(0, 0, &prompt);
+    let (expected, expected_logits) = subject.go_on(0, prompt.len(), first, STEPS);
+
+    // Now in the last slot, with neighbours that write a prompt or a token, sometimes before it in the step.
+    let limits = subject.backend.limits().clone();
+    let slot = limits.slots - 1;
+    let n_neighbours = slot.min(limits.max_step_rows - 1).min(7);
+    let mut last = subject.write(slot, 0, &prompt);
+    subject.assert_same(&last, &expected_logits[0]);
+    let mut written = vec![0; n_neighbours];
+    for step in 0..STEPS {
+        let token = [greedy(&last)];
+        assert_eq!(token[0], expected[step]);
+        let texts: Vec<_> = (0..n_neighbours)
+            .map(|i| subject.tokens((step * 10 + i) as u32, if (step + i) % 3 == 0 { 5 } else { 1 }))
+            .collect();
+        let mut rows: Vec<_> = texts
+            .iter()
+            .enumerate()
+            .map(|(i, text)| Row {
+                slot: Slot(i),
+                start: written[i],
+                tokens: text,
+                logits_from: text.len() - 1,
+            })
+            .collect();
+        let place = step % (n_neighbours + 1);
+        rows.insert(
+            place,
+            Row { slot: Slot(slot), start: prompt.len() + step, tokens: &token, logits_from: 0 },
+        );
+        last = subject.extend(&rows).swap_remove(place);
+        subject.assert_same(&last, &expected_logits[step + 1]);
+        texts.iter().zip(&mut written).for_each(|(text, written)| *written += text.len());
+    }
+}
+
+fn a_reused_slot_remembers_nothing(mut subject: Subject) {
+    let (long, short) = (subject.tokens(1, 40), subject.tokens(2, 9));
+    let fresh = subject.write(0, 0, &short);
+    let fresh = subject.go_on(0, short.len(), fresh, 6);
+    subject.write(1, 0, &long);
+    let reused = subject.write(1, 0, &short);
+    let reused = subject.go_on(1, short.len(), reused, 6);
+    assert_eq!(reused.0, fresh.0);
+    subject.assert_all_same(&reused.1, &fresh.1);
+}
+
+fn a_copied_prefix_is_as_good_as_a_computed_one(mut subject: Subject) {
+    let shared = subject.tokens(1, 20);
+    let (own, other) = (subject.tokens(2, 7), subject.tokens(3, 5));
+    subject.write(0, 0, &[shared.clone(), other.clone()].concat());
+    let computed = subject.write(1, 0, &[shared.clone(), own.clone()].concat());
+    let computed = subject.go_on(1, shared.len() + own.len(), computed, 6);
+
+    subject.write(1, 0, &other);
+    subject.backend.copy_prefix(Slot(0), Slot(1), shared.len()).expect("the copy is legal");
+    let copied = subject.write(1, shared.len(), &own);
+    let copied = subject.go_on(1, shared.len() + own.len(), copied, 6);
+    assert_eq!(copied.0, computed.0);
+    subject.assert_all_same(&copied.1, &computed.1);
+
+    // The source is unchanged, and each goes its own way.
+    let source = subject.write(0, shared.len() + other.len(), &own);
+    let expected = subject.write(1, 0, &[shared, other, own].concat());
+    subject.assert_same(&source, &expected);
+}
+
+fn a_copy_forgets_what_was_there(mut subject: Subject) {
+    let (short, long) = (subject.tokens(1, 6), subject.tokens(2, 30));
+    subject.write(0, 0, &short);
+    subject.write(1, 0, &long);
+    subject.backend.copy_prefix(Slot(0), Slot(1), short.len()).expect("the copy is legal");
+    subject.assert_step_error(&[Row { slot: Slot(1), start: 7, tokens: &[1], logits_from: 0 }]);
+    let (left, right) = (subject.write(0, 6, &[1]), subject.write(1, 6, &[1]));
+    subject.assert_same(&left, &right);
+}
+
+fn taking_tokens_back_is_as_good_as_never_writing_them(mut subject: Subject) {
+    let (prompt, wrong, right) = (subject.tokens(1, 15), subject.tokens(2, 8), subject.tokens(3, 4));
+    let fresh = subject.write(0, 0, &[prompt.clone(), right.clone()].concat());
+    let fresh = subject.go_on(0, prompt.len() + right.len(), fresh, 6);
+    subject.write(1, 0, &[prompt.clone(), wrong].concat());
+    let back = subject.write(1, prompt.len(), &right);
+    let back = subject.go_on(1, prompt.len() + right.len(), back, 6);
+    assert_eq!(back.0, fresh.0);
+    subject.assert_all_same(&back.1, &fresh.1);
+}
+
+fn a_prompt_in_chunks_is_as_good_as_a_whole_one(mut subject: Subject) {
+    let prompt = subject.tokens(1, 37);
+    let whole = subject.extend(&[Row { slot: Slot(0), start: 0, tokens: &prompt, logits_from: 0 }]);
+    for chunk_len in [1, 2, 5, 16, 36] {
+        let mut parts = Vec::new();
+        for (idx, chunk) in prompt.chunks(chunk_len).enumerate() {
+            let row = Row { slot: Slot(1), start: idx * chunk_len, tokens: chunk, logits_from: 0 };
+            parts.extend(subject.extend(&[row]));
+        }
+        subject.assert_all_same(&parts, &whole);
+    }
+}
+
+fn a_repeated_step_gives_the_same(mut subject: Subject) {
+    let (prompt, more) = (subject.tokens(1, 10), subject.tokens(2, 6));
+    subject.write(0, 0, &prompt);
+    let rows = [
+        Row { slot: Slot(0), start: 10, tokens: &more, logits_from: 0 },
+        Row { slot: Slot(1), start: 0, tokens: &prompt, logits_from: 9 },
+    ];
+    let first = subject.extend(&rows);
+    let second = subject.extend(&rows);
+    subject.assert_all_same(&first, &second);
+}
+
+fn logits_come_for_the_positions_asked_for(mut subject: Subject) {
+    let tokens = subject.tokens(1, 10);
+    let all = subject.extend(&[Row { slot: Slot(0), start: 0, tokens: &tokens, logits_from: 0 }]);
+    assert_eq!(all.len(), 10);
+    for (first, second) in [(10, 10), (10, 9), (9, 10), (3, 8)] {
+        let some = subject.extend(&[
+            Row { slot: Slot(0), start: 0, tokens: &tokens, logits_from: first },
+            Row { slot: Slot(1), start: 0, tokens: &tokens, logits_from: second },
+        ]);
+        subject.assert_all_same(&some, &[&all[first..], &all[second..]].concat());
+    }
+}
+
+fn the_context_can_be_filled_and_no_more(mut subject: Subject) {
+    let context_len = subject.backend.limits().context_len;
+    let tokens = subject.tokens(1, context_len);
+    let whole = subject.write(0, 0, &tokens);
+    subject.assert_step_error(&[Row { slot: Slot(0), start: context_len, tokens: &[1], logits_from: 0 }]);
+    subject.assert_step_error(&[Row {
+        slot: Slot(0),
+        start: context_len - 1,
+        tokens: &[1, 1],
+        logits_from: 1,
+    }]);
+    let again = subject.write(0, context_len - 1, &tokens[context_len - 1..]);
+    subject.assert_same(&whole, &again);
+}
+
+fn illegal_rows_are_errors_and_change_nothing(mut subject: Subject) {
+    let limits = subject.backend.limits().clone();
+    let prompt = subject.tokens(1, 10);
+    let expected = subject.write(0, 0, &prompt);
+    let row = |slot, start, tokens| Row { slot: Slot(slot), start, tokens, logits_from: 0 };
+    let too_many = vec![1; limits.max_step_tokens + 1];
+    let no_token = [limits.vocab_size as u32];
+
+    subject.assert_step_error(&[row(limits.slots, 0, &[1])]);
+    subject.assert_step_error(&[row(0, 11, &[1])]);
+    subject.assert_step_error(&[row(0, 9, &[])]);
+    subject.assert_step_error(&[row(0, 9, &[1]), row(0, 9, &[2])]);
+    subject.assert_step_error(&[row(0, 9, &no_token)]);
+    subject.assert_step_error(&[row(0, 0, &too_many)]);
+    subject.assert_step_error(&[Row { slot: Slot(0), start: 9, tokens: &[1], logits_from: 2 }]);
+    // One bad row among good ones.
+    subject.assert_step_error(&[row(1, 0, &[1]), row(0, 11, &[1])]);
+
+    let again = subject.write(0, 9, &prompt[9..]);
+    subject.assert_same(&again, &expected);
+}
+
+fn illegal_copies_are_errors(mut subject: Subject) {
+    let n_slots = subject.backend.limits().slots;
+    let prompt = subject.tokens(1, 10);
+    let expected = subject.write(0, 0, &prompt);
+    for (from, to, len) in [(0, 1, 11), (0, n_slots, 5), (n_slots, 0, 5), (0, 0, 5)] {
+        let result = subject.backend.copy_prefix(Slot(from), Slot(to), len);
+        assert!(matches!(result, Err(BackendError::Step { .. })), "{from} to {to}, {len}: {result:?}");
+    }
+    let again = subject.write(0, 9, &prompt[9..]);
+    subject.assert_same(&again, &expected);
+}
+
+#[test]
+fn scripts_speak_after_their_words() {
+    let backend = ScriptedBackend::new(ScriptedBackend::small_limits());
+    let control = backend.control();
+    control.reply(&[5, 6], &[1, 2, 3]);
+    control.reply(&[4, 5, 6], &[9, 8]);
+    let mut subject = Subject::new(Box::new(backend), 0.0);
+    let mut check = |tokens: &[u32], expected| assert_eq!(greedy(&subject.write(0, 0, tokens)), expected);
+    check(&[5, 6], 1);
+    check(&[0, 5, 6], 1);
+    check(&[0, 5, 6, 1], 2);
+    check(&[0, 5, 6, 1, 2], 3);
+    check(&[4, 5, 6], 9);
+    check(&[4, 5, 6, 9], 8);
+}

@@ -1,0 +1,521 @@
+//! The engine through its handle, over the scripted backend: what a request gets whatever runs beside it.
+
+use mondai::backend::Limits;
+use mondai::backend::scripted::{Call, CalledRow, Fault, ScriptedBackend, ScriptedControl};
+use mondai::engine::{
+    Engine, EngineError, EngineHealth, EngineOptions, FinishReason, SequenceRequest, SequenceSummary,
+    TokenEvent, TokenStream,
+};
+use mondai::metrics::Metrics;
+use mondai::sampling::SamplingParams;
+use proptest::prelude::*;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// In the prompts below: makes the step that writes it fail, panic, or give no numbers.
+const ERRS: u32 = 61;
+const PANICS: u32 = 62;
+const NOT_A_NUMBER: u32 = 63;
+
+fn limits() -> Limits {
+    ScriptedBackend::small_limits()
+}
+
+fn start_with(limits: Limits, options: EngineOptions) -> (Engine, ScriptedControl) {
+    let backend = ScriptedBackend::new(limits);
+    let control = backend.control();
+    control.fault_on_token(ERRS, Fault::Step);
+    control.fault_on_token(PANICS, Fault::Panic);
+    control.fault_on_token(NOT_A_NUMBER, Fault::NotANumber);
+    (Engine::start(Box::new(backend), options, Arc::new(Metrics::new("scripted"))), control)
+}
+
+fn start() -> (Engine, ScriptedControl) {
+    start_with(limits(), EngineOptions::default())
+}
+
+fn request(prompt: &[u32], max_new_tokens: usize) -> SequenceRequest {
+    SequenceRequest {
+        prompt: prompt.to_vec(),
+        max_new_tokens,
+        sampling: SamplingParams {
+            temperature: 0.0,
+            // Nobody chooses the poisonous tokens by themselves.
+            logit_bias: [ERRS, PANICS, NOT_A_NUMBER].map(|token| (token, -1000.0)).to_vec(),
+            ..Default::default()
+        },
+        grammar: None,
+        stop_tokens: vec![0],
+    }
+}
+
+/// A stream read to its end, and what came after that: nothing.
+async fn read(mut stream: TokenStream) -> (Vec<u32>, Result<SequenceSummary, EngineError>) {
+    let mut reply = Vec::new();
+    loop {
+        match stream.next().await.expect("a stream ends with an end") {
+            TokenEvent::Tokens(tokens) => {
+                assert!(!tokens.is_empty());
+                reply.extend(tokens.iter().map(|new| new.token));
+            }
+            TokenEvent::Finished(summary) => {
+                assert!(stream.next().await.is_none());
+                assert_eq!(summary.completion_tokens, reply.len());
+                return (reply, Ok(summary));
+            }
+            TokenEvent::Failed(error) => {
+                assert!(stream.next().await.is_none());
+                return (reply, Err(error));
+            }
+        }
+    }
+}
+
+async fn reply(engine: &Engine, request: SequenceRequest) -> Vec<u32> {
+    let (reply, end) = read(engine.submit(request).expect("there is room")).await;
+    end.expect("it finishes");
+    reply
+}
+
+fn last_rows(control: &ScriptedControl) -> Vec<CalledRow> {
+    match control.calls().pop() {
+        Some(Call::Extend(rows)) => rows,
+        other => panic!("the last call was {other:?}"),
+    }
+}
+
+/// All slots can be used at the same time: none was leaked.
+async fn assert_slots_are_free(engine: &Engine, control: &ScriptedControl) {
+    let n_slots = engine.limits().slots;
+    control.hold();
+    let streams: Vec<_> = (0..n_slots as u32)
+        .map(|n| engine.submit(request(&[n + 10, n + 20], 5)).expect("there is room"))
+        .collect();
+    control.wait_until_held();
+    // The first step may have begun before the last of them came; the third has seen them all.
+    control.let_one_through();
+    control.let_one_through();
+    assert_eq!(last_rows(control).len(), n_slots);
+    control.release();
+    for stream in streams {
+        read(stream).await.1.expect("it finishes");
+    }
+}
+
+#[tokio::test]
+async fn a_reply_ends_at_a_stop_token() {
+    let (engine, control) = start();
+    control.reply(&[1, 2, 3], &[7, 8, 0, 9]);
+    let (tokens, end) = read(engine.submit(request(&[1, 2, 3], 100)).unwrap()).await;
+    let summary = end.unwrap();
+    assert_eq!(tokens, [7, 8, 0]);
+    assert_eq!(
+        (summary.reason, summary.prompt_tokens, summary.completion_tokens),
+        (FinishReason::Stop, 3, 3)
+    );
+    assert!(summary.queue_time <= summary.time_to_first_token);
+    assert!(summary.time_to_first_token <= summary.total_time);
+}
+
+#[tokio::test]
+async fn a_reply_ends_with_its_budget_or_the_context() {
+    let (engine, control) = start();
+    let context_len = engine.limits().context_len;
+    let filler = |n: usize| (0..n).map(|i| 1 + (i % 50) as u32).collect::<Vec<_>>();
+    control.reply(&[55], &[56; 300]);
+    for (prompt_len, max_new_tokens, expected) in
+        [(10, 6, 6), (context_len - 20, 1000, 20), (context_len - 1, 1000, 1)]
+    {
+        let prompt = [filler(prompt_len - 1), vec![55]].concat();
+        let (tokens, end) = read(engine.submit(request(&prompt, max_new_tokens)).unwrap()).await;
+        assert_eq!((tokens.len(), end.unwrap().reason), (expected, FinishReason::Length));
+    }
+    assert_eq!(control.violations(), [""; 0]);
+}
+
+#[tokio::test]
+async fn prompts_that_cannot_be_run_are_refused() {
+    let (engine, _control) = start();
+    let context_len = engine.limits().context_len;
+    let refusal = |prompt: &[u32]| engine.submit(request(prompt, 5)).err().expect("it is refused");
+    assert!(matches!(
+        refusal(&vec![1; context_len]),
+        EngineError::PromptTooLong { prompt_tokens, context_len: 256 } if prompt_tokens == context_len
+    ));
+    assert!(matches!(refusal(&[]), EngineError::Sequence { .. }));
+    assert_eq!(
+        refusal(&[1, 64]).to_string(),
+        "the sequence failed: token 64 is outside the vocabulary of 64"
+    );
+}
+
+#[tokio::test]
+async fn a_full_queue_answers_at_once_and_a_free_place_is_free_before_its_owner_hears_of_it() {
+    let (engine, control) = start_with(limits(), EngineOptions { max_queued: 2, ..Default::default() });
+    control.hold();
+    let mut streams: Vec<_> = (0..6).map(|n| engine.submit(request(&[n + 1], 3)).unwrap()).collect();
+    for _ in 0..2 {
+        match engine.submit(request(&[9], 3)).err() {
+            Some(EngineError::QueueFull { queued: 2, retry_after }) => {
+                assert!(retry_after >= Duration::from_millis(1) && retry_after <= Duration::from_secs(120));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    control.release();
+    read(streams.remove(0)).await.1.unwrap();
+    streams.push(engine.submit(request(&[9], 3)).expect("a place is free"));
+    for stream in streams {
+        read(stream).await.1.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_stream_frees_its_slot_before_the_next_step() {
+    let one_slot = Limits { slots: 1, max_step_rows: 1, ..limits() };
+    let (engine, control) = start_with(one_slot, EngineOptions::default());
+    control.hold();
+    let running = engine.submit(request(&[1, 2], 200)).unwrap();
+    let waiting = engine.submit(request(&[3, 4], 2)).unwrap();
+    control.wait_until_held();
+    drop(running);
+    control.let_one_through();
+    assert_eq!(last_rows(&control)[0].tokens, [3, 4]);
+    control.release();
+    read(waiting).await.1.unwrap();
+    assert_slots_are_free(&engine, &control).await;
+}
+
+#[tokio::test]
+async fn a_stopped_sequence_finishes() {
+    let (engine, control) = start();
+    control.reply(&[1], &[2; 200]);
+    control.hold();
+    let stream = engine.submit(request(&[1], 200)).unwrap();
+    control.wait_until_held();
+    stream.stop();
+    control.release();
+    let (tokens, end) = read(stream).await;
+    assert_eq!((tokens.len(), end.unwrap().reason), (1, FinishReason::Stop));
+}
+
+#[tokio::test]
+async fn what_fails_ends_alone() {
+    let (engine, control) = start();
+    let healthy: [&[u32]; 3] = [&[1, 2, 3], &[4, 5], &[6; 30]];
+    let mut expected = Vec::new();
+    for prompt in healthy {
+        expected.push(reply(&engine, request(prompt, 12)).await);
+    }
+    for (poison, word) in [(ERRS, "told to fail"), (PANICS, "told to panic"), (NOT_A_NUMBER, "not a number")]
+    {
+        control.hold();
+        let others: Vec<_> =
+            healthy.iter().map(|prompt| engine.submit(request(prompt, 12)).unwrap()).collect();
+        // At once in its prompt, or in the middle of its reply.
+        control.reply(&[17, 18], &[19, 20, poison, 21]);
+        let mut late = request(&[17, 18], 12);
+        late.sampling.logit_bias.clear();
+        let ill = [engine.submit(request(&[9, poison, 9], 12)).unwrap(), engine.submit(late).unwrap()];
+        control.release();
+        for stream in ill {
+            match read(stream).await.1 {
+                Err(EngineError::Sequence { reason }) => assert!(reason.contains(word), "{reason}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        for (stream, expected) in others.into_iter().zip(&expected) {
+            let (tokens, end) = read(stream).await;
+            end.expect("it finishes");
+            assert_eq!(tokens, *expected);
+        }
+        assert_eq!(engine.health(), EngineHealth::Ready);
+    }
+    assert_slots_are_free(&engine, &control).await;
+    assert_eq!(control.violations(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_step_that_fails_once_is_not_noticed() {
+    let (engine, control) = start();
+    let prompts: [&[u32]; 3] = [&[1, 2, 3], &[4, 5], &[6; 30]];
+    let mut expected = Vec::new();
+    for prompt in prompts {
+        expected.push(reply(&engine, request(prompt, 12)).await);
+    }
+    for fault in [Fault::Step, Fault::Panic] {
+        control.hold();
+        let streams: Vec<_> =
+            prompts.iter().map(|prompt| engine.submit(request(prompt, 12)).unwrap()).collect();
+        control.wait_until_held();
+        control.let_one_through(); // now all three are in a step
+        control.fault_on_next_step(fault);
+        control.release();
+        for (stream, expected) in streams.into_iter().zip(&expected) {
+            let (tokens, end) = read(stream).await;
+            end.expect("it finishes");
+            assert_eq!(tokens, *expected);
+        }
+    }
+    assert_eq!(control.violations(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_lost_device_ends_everything_and_health_says_so() {
+    let (engine, control) = start();
+    control.hold();
+    let streams: Vec<_> = (1..9).map(|n| engine.submit(request(&[n, n], 20)).unwrap()).collect();
+    control.wait_until_held();
+    control.fault_on_next_step(Fault::DeviceLost);
+    control.release();
+    for stream in streams {
+        assert!(matches!(read(stream).await.1, Err(EngineError::BackendLost { .. })));
+    }
+    match engine.health() {
+        EngineHealth::Lost { reason } => assert_eq!(reason, "the scripted device is lost: told to be lost"),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(engine.submit(request(&[1], 1)).err(), Some(EngineError::BackendLost { .. })));
+}
+
+#[tokio::test]
+async fn draining_refuses_new_work_and_finishes_the_rest() {
+    let (engine, control) = start();
+    control.hold();
+    let streams: Vec<_> = (1..9).map(|n| engine.submit(request(&[n, n], 20)).unwrap()).collect();
+    engine.drain();
+    assert!(matches!(engine.submit(request(&[1], 1)).err(), Some(EngineError::ShuttingDown)));
+    assert_eq!(engine.health(), EngineHealth::Draining);
+    control.release();
+    for stream in streams {
+        read(stream).await.1.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn dropping_the_last_handle_finishes_what_was_accepted() {
+    let (engine, control) = start();
+    let streams: Vec<_> = (1..9).map(|n| engine.submit(request(&[n, n], 20)).unwrap()).collect();
+    let clone = engine.clone();
+    drop(engine);
+    drop(clone); // waits for the thread
+    let n_calls = control.calls().len();
+    for stream in streams {
+        read(stream).await.1.unwrap();
+    }
+    assert_eq!(control.calls().len(), n_calls);
+}
+
+#[tokio::test]
+async fn a_step_that_does_not_come_back_is_a_stall() {
+    let (engine, control) =
+        start_with(limits(), EngineOptions { stall_limit: Duration::ZERO, ..Default::default() });
+    control.hold();
+    let stream = engine.submit(request(&[1], 1)).unwrap();
+    control.wait_until_held();
+    assert!(matches!(engine.health(), EngineHealth::Stalled { .. }));
+    control.release();
+    read(stream).await.1.unwrap();
+}
+
+#[tokio::test]
+async fn a_shared_prefix_is_computed_once() {
+    const AUTHORS: usize = 30;
+    let wide = Limits { slots: 8, max_step_rows: 8, max_step_tokens: 60, ..limits() };
+    let (engine, control) = start_with(wide, EngineOptions::default());
+    let passage: Vec<u32> = (0..100).map(|i| 1 + i * 7 % 50).collect();
+    control.hold();
+    let streams: Vec<_> = (0..AUTHORS)
+        .map(|n| engine.submit(request(&[&passage[..], &[n as u32 + 5, 3, 4]].concat(), 4)).unwrap())
+        .collect();
+    control.release();
+    let (mut cached, mut completion) = (0, 0);
+    for stream in streams {
+        let summary = read(stream).await.1.unwrap();
+        cached += summary.cached_tokens;
+        completion += summary.completion_tokens;
+    }
+    assert_eq!(cached, (AUTHORS - 1) * passage.len());
+    let computed = |call: Call| match call {
+        Call::Extend(rows) => rows.iter().map(|row| row.tokens.len()).sum(),
+        Call::CopyPrefix { .. } => 0,
+    };
+    let n_computed: usize = control.calls().into_iter().map(computed).sum();
+    // Each reply's last token is never computed.
+    assert_eq!(n_computed, passage.len() + AUTHORS * 3 + completion - AUTHORS);
+    assert_eq!(control.violations(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_copy_that_fails_costs_nothing_but_time() {
+    let passage = [11; 60];
+    let expected = reply(&start().0, request(&[&passage[..], &[2]].concat(), 8)).await;
+    for fault in [Fault::Step, Fault::Panic] {
+        let (engine, control) = start();
+        control.hold();
+        let first = engine.submit(request(&[&passage[..], &[1]].concat(), 40)).unwrap();
+        control.wait_until_held();
+        control.fault_on_next_copy(fault);
+        let second = engine.submit(request(&[&passage[..], &[2]].concat(), 8)).unwrap();
+        control.release();
+        let (tokens, end) = read(second).await;
+        assert_eq!((tokens, end.unwrap().cached_tokens), (expected.clone(), 0));
+        read(first).await.1.unwrap();
+    }
+}
+
+/// The promise in one sentence: the same request with the same seed gives the same tokens, alone or among
+/// thirty others, whatever is shared, cut, cancelled or failing around it.
+#[test]
+fn a_seed_gives_the_same_reply_alone_and_among_thirty_others() {
+    let passage: Vec<u32> = (0..90).map(|i| 1 + i * 11 % 55).collect();
+    let seeded = |seed: u64| {
+        let mut request = request(&[&passage[..], &[seed as u32 % 9 + 1, 2]].concat(), 60);
+        request.sampling = SamplingParams {
+            temperature: 0.9,
+            top_p: if seed % 2 == 0 { 0.95 } else { 1.0 },
+            min_p: if seed % 3 == 0 { 0.01 } else { 0.0 },
+            repetition_penalty: 1.1,
+            frequency_penalty: 0.1,
+            presence_penalty: 0.2,
+            seed,
+            logprobs: Some(2),
+            ..request.sampling
+        };
+        request.stop_tokens.clear();
+        request
+    };
+    let run = |engine: &Engine, request| {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(reply(engine, request))
+    };
+    for seed in 0..6 {
+        let expected = run(&start().0, seeded(seed));
+        assert_eq!(expected.len(), 60);
+        let wide = Limits { slots: 8, max_step_rows: 6, max_step_tokens: 40, ..limits() };
+        let (engine, control) = start_with(wide, EngineOptions { max_step_tokens: 40, ..Default::default() });
+        let others = |n: u64| {
+            let mut other = seeded(n + 100);
+            match n % 5 {
+                0 => other.prompt.truncate(3 + n as usize),
+                1 => other.prompt.push(ERRS),
+                2 => other.prompt.insert(20, PANICS),
+                3 => other.max_new_tokens = 3,
+                _ => {}
+            }
+            engine.submit(other).unwrap()
+        };
+        control.hold();
+        let mut before: Vec<_> = (0..15).map(others).collect();
+        let stream = engine.submit(seeded(seed)).unwrap();
+        let mut after: Vec<_> = (15..30).map(others).collect();
+        control.wait_until_held();
+        control.fault_on_next_copy(Fault::Step);
+        control.let_one_through();
+        after.truncate(8); // the others were cancelled while they waited
+        control.let_one_through();
+        drop(before.remove(4)); // and this one while it ran
+        control.fault_on_next_step(Fault::Step);
+        control.release();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (tokens, end) = runtime.block_on(read(stream));
+        end.expect("it finishes");
+        assert_eq!(tokens, expected, "seed {seed}");
+        assert_eq!(control.violations(), [""; 0]);
+    }
+}
+
+/// What one client does with its request.
+#[derive(Clone, Debug)]
+enum Client {
+    ReadsAll,
+    /// Goes away after so many events.
+    Leaves(usize),
+    /// Asks for the end after so many events.
+    Stops(usize),
+}
+
+fn client() -> impl Strategy<Value = (Vec<u32>, usize, Client)> {
+    let prompt = (0..3_u32, 0..70_usize, prop::collection::vec(1..61_u32, 1..20))
+        .prop_map(|(family, n, own)| [vec![family + 1; n], own].concat());
+    let poison = prop::option::weighted(0.2, prop::sample::select(vec![ERRS, PANICS, NOT_A_NUMBER]));
+    let prompt = (prompt, poison).prop_map(|(mut prompt, poison)| {
+        prompt.extend(poison);
+        prompt
+    });
+    let act = prop_oneof![
+        2 => Just(Client::ReadsAll),
+        1 => (0..6_usize).prop_map(Client::Leaves),
+        1 => (0..6_usize).prop_map(Client::Stops),
+    ];
+    (prompt, 1..20_usize, act)
+}
+
+async fn be_client(engine: &Engine, prompt: Vec<u32>, max_new_tokens: usize, act: Client) {
+    let is_ill = prompt.iter().any(|&token| token >= ERRS);
+    let mut stream = engine.submit(request(&prompt, max_new_tokens)).expect("there is room");
+    let n_events = match act {
+        Client::ReadsAll => 0,
+        Client::Leaves(n) | Client::Stops(n) => n,
+    };
+    for _ in 0..n_events {
+        match stream.next().await {
+            Some(TokenEvent::Tokens(_)) => {}
+            Some(TokenEvent::Finished(_) | TokenEvent::Failed(_)) => {
+                assert!(stream.next().await.is_none());
+                return;
+            }
+            None => panic!("no end"),
+        }
+    }
+    if let Client::Leaves(_) = act {
+        return;
+    }
+    if let Client::Stops(_) = act {
+        stream.stop();
+    }
+    let mut n_ends = 0;
+    while let Some(event) = stream.next().await {
+        match event {
+            TokenEvent::Tokens(_) => assert_eq!(n_ends, 0),
+            TokenEvent::Finished(summary) => {
+                assert!(!is_ill || summary.completion_tokens == 0);
+                n_ends += 1;
+            }
+            TokenEvent::Failed(error) => {
+                assert!(is_ill, "{error}");
+                n_ends += 1;
+            }
+        }
+    }
+    assert_eq!(n_ends, 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..Default::default() })]
+    #[test]
+    fn any_crowd_of_clients_is_served_and_leaves_nothing_behind(
+        (slots, max_step_rows, max_step_tokens) in (1..6_usize, 1..6_usize, 4..64_usize),
+        clients in prop::collection::vec(client(), 1..30),
+        copy_faults in 0..3_usize,
+    ) {
+        let limits = Limits { slots, max_step_rows: max_step_rows.max(slots), max_step_tokens, ..limits() };
+        let (engine, control) = start_with(limits, EngineOptions::default());
+        (0..copy_faults).for_each(|_| control.fault_on_next_copy(Fault::Step));
+        // Three threads submit, read, stop and leave as the system happens to schedule them.
+        std::thread::scope(|scope| {
+            for share in clients.chunks(clients.len().div_ceil(3)) {
+                let engine = engine.clone();
+                scope.spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    let all = share.iter().cloned().map(|(prompt, n, act)| be_client(&engine, prompt, n, act));
+                    runtime.block_on(futures_util::future::join_all(all));
+                });
+            }
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(assert_slots_are_free(&engine, &control));
+        prop_assert_eq!(control.violations(), [""; 0]);
+        prop_assert_eq!(engine.health(), EngineHealth::Ready);
+    }
+}
