@@ -2,9 +2,16 @@
 //! time, each closed, checked and only then yielded. May use `generation`. Absent: HTTP, tokens.
 
 mod item;
+mod language;
+mod script;
+mod seed;
 mod service;
+mod source;
+mod span;
 mod spec;
 
 pub use item::{Answer, Check, Evidence, ItemStatus, QuizItem, RejectReason};
+pub use language::Language;
 pub use service::{QuizEvent, QuizService, QuizStream, QuizSummary};
-pub use spec::{Difficulty, ItemKind, QuizRequest, QuizSpec, SpecError, Subject};
+pub use source::{Sentence, Source, Worth};
+pub use spec::{Difficulty, ItemKind, OneOrMany, QuizRequest, QuizSpec, SpecError, Subject};

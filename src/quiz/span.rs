@@ -1,0 +1,392 @@
+//! The words of a sentence that can be the answer to a question about it.
+
+use super::script::{Script, is_unspaced};
+use std::collections::HashSet;
+use std::ops::Range;
+use unicode_normalization::char::is_combining_mark;
+
+/// What an answer looks like at first sight; the options of one question share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Form {
+    /// `1889`, `7,000,000`, `60%`
+    Number,
+    /// A number and more: `13 million`, `5月`
+    Quantity,
+    /// Begins with a capital.
+    Name,
+    /// Begins with a small letter.
+    Phrase,
+    /// Begins with a letter that has no case, or a sign.
+    Plain,
+}
+
+/// Part of a sentence: whole words, nothing loose at the ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    /// In the sentence.
+    pub(super) bytes: Range<usize>,
+    pub(super) form: Form,
+}
+
+/// An answer is read at a glance.
+const MAX_SPAN_CHARS: usize = 48;
+const MAX_SPAN_WORDS: usize = 5;
+/// More small words than this are a clause rather than a name for something.
+const MAX_PHRASE_WORDS: usize = 3;
+/// A run of an unspaced script longer than this is several words, and we cannot tell which.
+const MAX_UNSPACED_WORD: usize = 8;
+/// Keeps the grammar of one sentence small.
+const MAX_SPANS: usize = 160;
+
+impl Form {
+    pub(super) const ALL: [Form; 5] = [Form::Number, Form::Quantity, Form::Name, Form::Phrase, Form::Plain];
+
+    pub(super) fn of(text: &str) -> Self {
+        match text.chars().next() {
+            Some(first) if first.is_numeric() => {
+                let digits = text.strip_suffix('%').unwrap_or(text);
+                let is_number = digits.chars().all(|c| c.is_numeric() || matches!(c, '.' | ','))
+                    && digits.ends_with(char::is_numeric);
+                if is_number { Form::Number } else { Form::Quantity }
+            }
+            Some(first) if first.is_uppercase() => Form::Name,
+            Some(first) if first.is_lowercase() => Form::Phrase,
+            _ => Form::Plain,
+        }
+    }
+
+    fn is_strong(self) -> bool {
+        matches!(self, Form::Number | Form::Quantity | Form::Name)
+    }
+}
+
+/// Everything in the sentence that can be an answer; at least one span for any sentence with a letter
+/// or digit, in order of place.
+pub(super) fn answer_spans(sentence: &str) -> Vec<Span> {
+    let words = words(sentence);
+    let mut spans = Vec::new();
+    for first in 0..words.len() {
+        spans.extend(windows(sentence, &words[first]));
+        let mut last = first;
+        loop {
+            if is_answer(&words, first..last + 1) {
+                spans.push(words[first].bytes.start..words[last].bytes.end);
+            }
+            if words[last].is_clausal || !words[last].joins_next || last + 1 - first >= MAX_SPAN_WORDS {
+                break;
+            }
+            last += 1;
+        }
+    }
+    if spans.is_empty() {
+        spans.extend(words.iter().map(|word| word.bytes.clone()));
+    }
+    let mut spans = distinct(sentence, spans);
+    if spans.is_empty() {
+        let is_word = |c: char| c.is_alphanumeric();
+        let start = sentence.find(is_word).unwrap_or(0);
+        let end = sentence.rfind(is_word).map_or(sentence.len(), |at| ceil_char(sentence, at + 1));
+        spans.push(Span { bytes: start..end, form: Form::of(&sentence[start..end]) });
+    }
+    if spans.len() > MAX_SPANS {
+        spans.sort_by_key(|span| !span.form.is_strong());
+        spans.truncate(MAX_SPANS);
+        spans.sort_by_key(|span| (span.bytes.start, span.bytes.end));
+    }
+    spans
+}
+
+/// Words that make the sentence false when something else of their form stands in their place: its
+/// names and numbers, or else its longer words. May be empty.
+pub(super) fn replaceable_spans(sentence: &str) -> Vec<Span> {
+    const MAX_REPLACEABLE: usize = 12;
+    const MIN_LETTERS: usize = 5;
+    let spans = answer_spans(sentence);
+    let words_of = |span: &Span| sentence[span.bytes.clone()].split(' ').map(Form::of).collect::<Vec<_>>();
+    let is_name = |span: &&Span| words_of(span).into_iter().all(Form::is_strong);
+    let is_plain = |span: &&Span| span.form == Form::Plain;
+    let is_long_word = |span: &&Span| {
+        words_of(span).len() == 1 && sentence[span.bytes.clone()].chars().count() >= MIN_LETTERS
+    };
+    let mut chosen: Vec<Span> = spans.iter().filter(is_name).cloned().collect();
+    if chosen.is_empty() {
+        chosen = spans.iter().filter(is_plain).cloned().collect();
+    }
+    if chosen.is_empty() {
+        chosen = spans.iter().filter(is_long_word).cloned().collect();
+    }
+    chosen.truncate(MAX_REPLACEABLE);
+    chosen
+}
+
+/// A word, or in an unspaced script a run of characters that is likely one.
+struct Word {
+    bytes: Range<usize>,
+    chars: usize,
+    form: Form,
+    /// Only a space, or what counts as one, stands between this word and the next.
+    joins_next: bool,
+    /// A word that says nothing by itself: `of`, `which`.
+    is_filler: bool,
+    /// A word that makes a clause of what it stands in: `is`, `which`.
+    is_clausal: bool,
+}
+
+fn words(sentence: &str) -> Vec<Word> {
+    let mut words: Vec<Word> = Vec::new();
+    for bytes in word_ranges(sentence) {
+        let text = &sentence[bytes.clone()];
+        let lower = text.to_lowercase();
+        let letters = text.chars().filter(|c| c.is_alphanumeric()).count();
+        let form = Form::of(text);
+        let is_short = letters < if form == Form::Phrase { 3 } else { 2 };
+        let is_filler = FILLERS.contains(&lower.as_str()) || is_short && form != Form::Number;
+        if let Some(previous) = words.last_mut() {
+            let gap = &sentence[previous.bytes.end..bytes.start];
+            let date = gap == ", " && previous.form == Form::Number && form == Form::Number;
+            previous.joins_next = gap == " " || gap == "の" || date;
+        }
+        let is_clausal = CLAUSAL.contains(&lower.as_str());
+        words.push(Word {
+            bytes,
+            chars: text.chars().count(),
+            form,
+            joins_next: false,
+            is_filler,
+            is_clausal,
+        });
+    }
+    words
+}
+
+/// Runs of characters that belong together, without punctuation at the ends.
+fn word_ranges(sentence: &str) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    let mut run: Option<(Range<usize>, Class)> = None;
+    let mut flush = |run: &mut Option<(Range<usize>, Class)>| {
+        if let Some((range, class)) = run.take()
+            && class == Class::Word
+        {
+            let text = &sentence[range.clone()];
+            let trimmed =
+                text.trim_end_matches(|c: char| !c.is_alphanumeric() && !is_combining_mark(c) && c != '%');
+            if !trimmed.is_empty() {
+                ranges.push(range.start..range.start + trimmed.len());
+            }
+        }
+    };
+    for (at, c) in sentence.char_indices() {
+        let inside_word = matches!(&run, Some((_, Class::Word)));
+        let class = class(c, inside_word);
+        match &mut run {
+            Some((range, current)) if *current == class => range.end = at + c.len_utf8(),
+            _ => {
+                flush(&mut run);
+                run = Some((at..at + c.len_utf8(), class));
+            }
+        }
+    }
+    flush(&mut run);
+    ranges
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Word,
+    /// Hiragana: mostly endings and particles.
+    Hiragana,
+    Other,
+}
+
+fn class(c: char, inside_word: bool) -> Class {
+    match c {
+        'ぁ'..='ゟ' => Class::Hiragana,
+        'ー' | '々' | '〇' => Class::Word,
+        _ if c.is_alphanumeric() || is_combining_mark(c) => Class::Word,
+        // "don't", "twenty-one", "3.14", "U.S", "60%", ジョン・スミス
+        '\'' | '’' | '-' | '‐' | '.' | ',' | '%' | '・' | '=' | '＝' | '\u{200c}' | '\u{200d}'
+            if inside_word =>
+        {
+            Class::Word
+        }
+        _ => Class::Other,
+    }
+}
+
+fn is_answer(words: &[Word], range: Range<usize>) -> bool {
+    let (first, last) = (&words[range.start], &words[range.end - 1]);
+    let before = range.start.checked_sub(1).map(|idx| &words[idx]).filter(|word| word.joins_next);
+    let after = words.get(range.end).filter(|_| last.joins_next);
+    let part_of_name = |left: &Word, right: &Word| {
+        left.form == Form::Name && !left.is_filler && matches!(right.form, Form::Name | Form::Number)
+            || left.form == Form::Number && right.form == Form::Number
+    };
+    let splits_name = before.is_some_and(|before| part_of_name(before, first))
+        || after.is_some_and(|after| part_of_name(last, after));
+    let is_phrase = words[range.clone()].iter().all(|word| word.form == Form::Phrase);
+    let is_most_of_it = range.len() > 1 && range.len() * 2 > words.len();
+    let is_several_words = first.form == Form::Plain && first.chars > MAX_UNSPACED_WORD;
+    !first.is_filler
+        && !last.is_filler
+        && !splits_name
+        && !is_most_of_it
+        && !is_several_words
+        && !(is_phrase && range.len() > MAX_PHRASE_WORDS)
+}
+
+/// Parts of a run of an unspaced script that is too long to be one word.
+fn windows(sentence: &str, word: &Word) -> Vec<Range<usize>> {
+    let text = &sentence[word.bytes.clone()];
+    if word.chars <= MAX_UNSPACED_WORD || !text.chars().all(|c| is_unspaced(c) || is_combining_mark(c)) {
+        return Vec::new();
+    }
+    if text.chars().any(|c| Script::of(c) == Some(Script::Japanese)) {
+        return vec![word.bytes.clone()]; // A long word in katakana is one word.
+    }
+    let mut bounds: Vec<usize> = text
+        .char_indices()
+        .filter(|(_, c)| !is_combining_mark(*c))
+        .map(|(at, _)| word.bytes.start + at)
+        .collect();
+    bounds.push(word.bytes.end);
+    let starts = 0..bounds.len();
+    starts
+        .flat_map(|start| {
+            let ends = start + 2..=start + MAX_UNSPACED_WORD;
+            ends.filter_map(|end| bounds.get(end)).map(|end| bounds[start]..*end).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn distinct(sentence: &str, ranges: Vec<Range<usize>>) -> Vec<Span> {
+    let mut seen = HashSet::new();
+    ranges
+        .into_iter()
+        .filter(|bytes| sentence[bytes.clone()].chars().count() <= MAX_SPAN_CHARS)
+        .filter(|bytes| seen.insert(&sentence[bytes.clone()]))
+        .map(|bytes| Span { form: Form::of(&sentence[bytes.clone()]), bytes })
+        .collect()
+}
+
+fn ceil_char(text: &str, mut at: usize) -> usize {
+    while !text.is_char_boundary(at) {
+        at += 1;
+    }
+    at
+}
+
+/// Words an answer neither begins nor ends with; English, and the short ones of languages near it.
+#[rustfmt::skip]
+const FILLERS: &[&str] = &[
+    "the", "and", "for", "are", "but", "not", "you", "all", "can", "had", "her", "was", "one", "our", "out", "has",
+    "him", "his", "how", "its", "may", "now", "see", "who", "did", "get", "let", "put", "say", "she", "too", "use",
+    "any", "few", "got", "own", "off", "per", "via", "this", "that", "with", "from", "were", "have", "been", "they",
+    "them", "their", "there", "these", "those", "then", "than", "what", "when", "where", "which", "while", "whose",
+    "will", "would", "could", "should", "shall", "might", "must", "does", "done", "being", "into", "onto", "over",
+    "under", "upon", "about", "after", "before", "between", "through", "during", "within", "without", "because",
+    "since", "until", "although", "though", "however", "also", "only", "very", "much", "many", "more", "most",
+    "some", "such", "each", "every", "both", "either", "neither", "other", "another", "same", "here", "just", "even",
+    "ever", "never", "often", "usually", "including", "included", "called", "known", "became", "become", "made",
+    "make", "makes", "used", "using", "based", "along", "among", "across", "around", "against", "toward", "towards",
+    "it", "in", "on", "at", "of", "to", "by", "as", "an", "a", "is", "be", "or", "if", "so", "no", "he", "we", "us",
+    "les", "des", "une", "est", "sur", "par", "dans", "pour", "avec", "der", "die", "das", "dem", "den", "und", "ein",
+    "eine", "mit", "von", "auf", "ist", "los", "las", "del", "una", "uno", "con", "por", "que", "como", "para", "não",
+    "gli", "nel", "dei", "della", "het", "een", "van", "voor",
+];
+
+#[rustfmt::skip]
+const CLAUSAL: &[&str] = &[
+    "is", "are", "was", "were", "be", "been", "has", "have", "had", "will", "would", "can", "could", "may", "might",
+    "must", "should", "does", "did", "which", "that", "who", "whose", "when", "where", "while", "because", "since",
+    "until", "although", "though", "but", "if", "it", "they", "he", "she", "we", "you", "there",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn texts(sentence: &str, spans: Vec<Span>) -> Vec<&str> {
+        spans.into_iter().map(|span| &sentence[span.bytes]).collect()
+    }
+
+    fn check(sentence: &str, expected: &[&str]) {
+        assert_eq!(texts(sentence, answer_spans(sentence)), expected, "{sentence}");
+    }
+
+    #[test]
+    fn names_and_numbers_stay_whole() {
+        check(
+            "Gustave Eiffel built it in March 1889.",
+            &["Gustave Eiffel", "Gustave Eiffel built", "built", "March 1889"],
+        );
+        check(
+            "On July 4, 1776 the (large) war ended.",
+            &["July 4, 1776", "large", "war", "war ended", "ended"],
+        );
+        check("About 60% of it lies in Brazil.", &["60%", "lies", "lies in Brazil", "Brazil"]);
+    }
+
+    #[test]
+    fn japanese_runs() {
+        check(
+            "梅雨は、5月から7月にかけて東アジアでみられる気象現象の一種。",
+            &["梅雨", "5月", "7月", "東アジア", "気象現象", "気象現象の一種", "一種"],
+        );
+        check("ジョン・スミスは来る。", &["ジョン・スミス"]);
+    }
+
+    #[test]
+    fn unspaced_runs_are_cut() {
+        let spans = answer_spans("埃菲尔铁塔位于法国首都巴黎。");
+        assert!(texts("埃菲尔铁塔位于法国首都巴黎。", spans).contains(&"法国首都巴黎"));
+        let thai = "กรุงเทพมหานครเป็นเมืองหลวง";
+        for text in texts(thai, answer_spans(thai)) {
+            assert!(!is_combining_mark(text.chars().next().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn any_sentence_has_an_answer() {
+        check("it is so.", &["it", "is", "so"]);
+        check("---a", &["a"]);
+    }
+
+    #[test]
+    fn what_makes_a_sentence_false() {
+        let check = |sentence: &str, expected: &[&str]| {
+            assert_eq!(texts(sentence, replaceable_spans(sentence)), expected, "{sentence}");
+        };
+        check("the tower of Paris is 330 metres tall", &["Paris", "330"]);
+        check("plants need water", &["plants", "water"]);
+        check("it is so", &[]);
+    }
+
+    #[test]
+    fn forms() {
+        let check = |text: &str, expected: Form| assert_eq!(Form::of(text), expected, "{text}");
+        check("1889", Form::Number);
+        check("5,500,000", Form::Number);
+        check("60%", Form::Number);
+        check("13 million", Form::Quantity);
+        check("5月", Form::Quantity);
+        check("12.", Form::Quantity);
+        check("Paris", Form::Name);
+        check("Élan", Form::Name);
+        check("water", Form::Phrase);
+        check("東京", Form::Plain);
+        check("", Form::Plain);
+    }
+
+    proptest! {
+        #[test]
+        fn spans_are_in_the_sentence(sentence in "[a-zA-Z0-9 .,'()ぁ-んァ-ン一-龠ก-๛\u{301}%・-]{0,200}|.{0,80}") {
+            for span in answer_spans(&sentence) {
+                let text = sentence.get(span.bytes.clone());
+                prop_assert!(text.is_some());
+                prop_assert!(span.form == Form::of(text.unwrap_or_default()));
+                prop_assert!(text.is_some_and(|text| text.trim() == text));
+            }
+        }
+    }
+}
