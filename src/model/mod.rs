@@ -1,15 +1,30 @@
 //! What a model is: its config, its graph and its weights, read from a GGUF file or a Hugging Face
 //! folder. Uses no other room. Absent: devices, tensors of any framework, tokenisation.
 
+mod arch;
+mod config;
+mod dequantise;
 mod gguf;
+mod graph;
+mod json;
 mod manifest;
 mod mapped;
 mod tensor_type;
+mod weight_name;
+mod weights;
 
+pub use arch::Architecture;
+pub use config::{ModelConfig, Rope, RopeScaling};
 pub use gguf::{GgufMetadata, MetadataValue};
+pub use graph::{AttentionShape, CacheShape, Graph, Node, NodeId, Pairing, Weight, WeightId};
 pub use manifest::{Manifest, Source};
-use std::path::{Path, PathBuf};
 pub use tensor_type::TensorType;
+pub use weight_name::{Part, WeightName};
+pub use weights::StoredTensor;
+
+use gguf::GgufFile;
+use std::path::{Path, PathBuf};
+use weights::TensorFiles;
 
 /// A model read from disk: everything about it but the running.
 ///
@@ -19,8 +34,14 @@ pub struct Model {
     pub name: String,
     /// The GGUF file or the folder it was read from.
     pub path: PathBuf,
+    pub config: ModelConfig,
+    pub graph: Graph,
+    /// In the order of the graph's weights.
+    weights: Vec<StoredTensor>,
+    tensors: TensorFiles,
+    /// `None` for a folder.
+    metadata: Option<GgufMetadata>,
     chat_template: Option<String>,
-    gguf: Option<gguf::GgufFile>,
 }
 
 impl Model {
@@ -32,7 +53,9 @@ impl Model {
     pub fn open(spec: &str, models_dir: &Path) -> Result<Self, ModelError> {
         let path = Path::new(spec);
         if path.exists() && !(manifest::is_plain_name(spec) && models_dir.join(spec).exists()) {
-            let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+            // A folder's name may have dots (`Llama-3.2-1B`).
+            let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+            let name = name.unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
             return Self::open_path(name, path, None);
         }
         let manifest = Manifest::read(models_dir, spec)?;
@@ -44,14 +67,32 @@ impl Model {
     }
 
     fn open_path(name: String, path: &Path, chat_template: Option<String>) -> Result<Self, ModelError> {
-        let gguf = if path.is_dir() { None } else { Some(gguf::GgufFile::open(path)?) };
-        Ok(Self { name, path: path.to_path_buf(), chat_template, gguf })
+        let (config, tensors, metadata) = if path.is_dir() {
+            (config::from_folder(path)?, TensorFiles::from_folder(path)?, None)
+        } else {
+            let gguf = GgufFile::open(path)?;
+            let tensors = TensorFiles::from_gguf(&gguf);
+            (config::from_gguf(&gguf, &tensors)?, tensors, Some(gguf.metadata))
+        };
+        let graph = config.architecture.graph(&config);
+        let weights = tensors.resolve(&graph)?;
+        Ok(Self { name, path: path.to_path_buf(), config, graph, weights, tensors, metadata, chat_template })
+    }
+
+    /// The tensor of one of the graph's weights; its shape is the one the graph expects.
+    pub fn weight(&self, weight: WeightId) -> &StoredTensor {
+        &self.weights[weight.0]
+    }
+
+    /// All tensors of the model's files, sorted by name.
+    pub fn tensors(&self) -> impl Iterator<Item = &StoredTensor> {
+        self.tensors.iter()
     }
 
     /// Where the vocabulary and the chat template are.
     pub fn text_source(&self) -> TextSource<'_> {
-        match &self.gguf {
-            Some(gguf) => TextSource::Gguf(&gguf.metadata),
+        match &self.metadata {
+            Some(metadata) => TextSource::Gguf(metadata),
             None => TextSource::Folder(&self.path),
         }
     }

@@ -1,0 +1,83 @@
+//! Opens the safetensors files of a Hugging Face folder.
+
+use super::StoredTensor;
+use crate::model::{ModelError, TensorType, json, manifest::is_plain_name, mapped::MappedFile};
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+const SINGLE_FILE: &str = "model.safetensors";
+const INDEX_FILE: &str = "model.safetensors.index.json";
+
+/// Which shard holds which tensor.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+pub(super) fn open(folder: &Path) -> Result<BTreeMap<String, StoredTensor>, ModelError> {
+    let index_path = folder.join(INDEX_FILE);
+    let mut tensors = BTreeMap::new();
+    if !index_path.is_file() {
+        add_file(&mut tensors, &folder.join(SINGLE_FILE))?;
+        return Ok(tensors);
+    }
+
+    let invalid = |field: &str, reason: String| ModelError::Invalid {
+        path: index_path.clone(),
+        field: field.to_owned(),
+        reason,
+    };
+    let index: Index = json::read(&index_path)?;
+    let shards: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
+    for shard in shards {
+        if !is_plain_name(shard) {
+            return Err(invalid("weight_map", format!("`{shard}` is not a plain file name")));
+        }
+        add_file(&mut tensors, &folder.join(shard))?;
+    }
+    for (name, shard) in &index.weight_map {
+        if tensors.get(name).is_none_or(|tensor: &StoredTensor| tensor.path() != folder.join(shard)) {
+            return Err(invalid(&format!("tensor {name}"), format!("`{shard}` does not hold it")));
+        }
+    }
+    Ok(tensors)
+}
+
+fn add_file(tensors: &mut BTreeMap<String, StoredTensor>, path: &Path) -> Result<(), ModelError> {
+    let invalid =
+        |field: String, reason: String| ModelError::Invalid { path: path.to_path_buf(), field, reason };
+    let file = MappedFile::open(path)?;
+    // The crate checks that the header fits the file and that the tensors fill it without overlap.
+    let (header_len, metadata) = SafeTensors::read_metadata(file.bytes())
+        .map_err(|error| invalid("header".to_owned(), error.to_string()))?;
+    let data_start = size_of::<u64>() + header_len;
+    for (name, info) in metadata.tensors() {
+        let field = || format!("tensor {name}");
+        let tensor_type = match info.dtype {
+            Dtype::F32 => TensorType::F32,
+            Dtype::F16 => TensorType::F16,
+            Dtype::BF16 => TensorType::BF16,
+            other => {
+                let reason = format!("its type {other:?} is not supported (supported: F32 F16 BF16)");
+                return Err(invalid(field(), reason));
+            }
+        };
+        let (start, end) = info.data_offsets;
+        let stored = StoredTensor {
+            file: file.clone(),
+            name: name.clone(),
+            tensor_type,
+            shape: info.shape.clone(),
+            range: data_start + start..data_start + end,
+        };
+        if tensors.contains_key(&name) {
+            return Err(invalid(field(), "another file holds it too".to_owned()));
+        }
+        tensors.insert(name, stored);
+    }
+    Ok(())
+}
