@@ -5,9 +5,48 @@
 //!
 //! A backend asked for by name opens or fails; it never falls back to another.
 
+pub mod candle;
+mod rules;
 pub mod scripted;
 
+use crate::model::Model;
 use crate::text::TokenId;
+
+/// Opens a model on the backend of that name.
+///
+/// # Errors
+/// [`BackendError::UnknownName`] lists the known ones; [`BackendError::Open`]: this model, with these
+/// options, cannot be prepared for it.
+pub fn open(name: &str, model: &Model, options: &OpenOptions) -> Result<Box<dyn Backend>, BackendError> {
+    match name {
+        candle::NAME => Ok(Box::new(candle::CandleBackend::open(model, options)?)),
+        _ => Err(BackendError::UnknownName { name: name.to_owned(), known: candle::NAME }),
+    }
+}
+
+/// What a backend is to be prepared for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Sequences that can hold a KV cache at the same time.
+    pub slots: usize,
+    /// Positions a slot can hold; 0 takes the model's own context, 2048 at most.
+    pub context_len: usize,
+    /// Tokens one step may have, over all its rows.
+    pub max_step_tokens: usize,
+    pub weights: WeightsForm,
+}
+
+/// In what form a backend keeps a model's weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightsForm {
+    /// As is best for the backend and the model's size.
+    #[default]
+    Auto,
+    /// Decoded when the model is opened.
+    F32,
+    /// As they are in the file.
+    Stored,
+}
 
 /// One model on one device. Owned by the engine thread; calls block.
 pub trait Backend: Send {
@@ -127,6 +166,8 @@ pub enum BackendError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    #[error("there is no backend `{name}` (there is: {known})")]
+    UnknownName { name: String, known: &'static str },
     /// The model cannot be prepared for this backend.
     #[error("cannot open the {backend} backend")]
     Open {

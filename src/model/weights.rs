@@ -64,14 +64,16 @@ impl StoredTensor {
         values
     }
 
-    /// One row of the innermost dimension.
+    /// Rows of the innermost dimension from `first` on, as many as `values` holds.
     ///
     /// # Panics
-    /// If there is no such row, or `values` is not as long as one.
-    pub fn read_row(&self, row: usize, values: &mut [f32]) {
-        assert_eq!(Some(values.len()), self.shape.last().copied(), "a row's length");
-        let row_bytes = values.len() / self.tensor_type.block_len() * self.tensor_type.block_bytes();
-        dequantise(self.tensor_type, &self.bytes()[row * row_bytes..][..row_bytes], values);
+    /// If there are not that many, or `values` is not whole rows.
+    pub fn read_rows(&self, first: usize, values: &mut [f32]) {
+        let row_len = *self.shape.last().expect("a tensor has a dimension");
+        assert!(values.len().is_multiple_of(row_len), "whole rows");
+        let byte_len = |values: usize| values / self.tensor_type.block_len() * self.tensor_type.block_bytes();
+        let bytes = &self.bytes()[byte_len(first * row_len)..][..byte_len(values.len())];
+        dequantise(self.tensor_type, bytes, values);
     }
 }
 
