@@ -1,0 +1,310 @@
+use super::*;
+use serde_json::{Value, json};
+
+const END: TokenId = 256;
+/// Tokens beyond single bytes: what tokenizers have for JSON, words, and tails that span lexemes.
+const WORDS: [&str; 34] = [
+    "{\"",
+    "\":",
+    "\":\"",
+    "\",\"",
+    "\"}",
+    "},{",
+    "\"}]",
+    "]}",
+    "[]",
+    "{}",
+    "[{\"",
+    "[[",
+    "{\"a\":{\"",
+    "\"\"",
+    "null",
+    "true",
+    "false",
+    "the",
+    " the",
+    " answer",
+    "question",
+    "evidence",
+    "name",
+    "aaaa",
+    "00",
+    "123",
+    ".5",
+    "e1",
+    "\\n",
+    "\\\"",
+    "東京",
+    "、",
+    "x\",\"",
+    "1,",
+];
+
+/// A vocabulary of single bytes, one end token and [`WORDS`]; its tokenizer takes the longest match.
+fn compiler() -> GrammarCompiler {
+    let mut token_bytes: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
+    token_bytes.push(Vec::new());
+    token_bytes.extend(WORDS.iter().map(|word| word.as_bytes().to_vec()));
+    let known = token_bytes.clone();
+    let encode = move |text: &str| {
+        let mut rest = text.as_bytes();
+        let mut tokens = Vec::new();
+        while !rest.is_empty() {
+            let fits = |(_, token): &(usize, &Vec<u8>)| !token.is_empty() && rest.starts_with(token);
+            let longest = known.iter().enumerate().filter(fits).max_by_key(|(_, token)| token.len());
+            let (id, token) = longest.expect("every byte is a token");
+            tokens.push(id as TokenId);
+            rest = &rest[token.len()..];
+        }
+        tokens
+    };
+    let vocabulary = Vocabulary::new(token_bytes, &[END], Box::new(encode), 320).expect("a sound vocabulary");
+    GrammarCompiler::with_vocabulary(vocabulary).expect("a sound vocabulary")
+}
+
+/// How a model without judgement chooses among the tokens allowed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Chooser {
+    Random(u64),
+    Longest,
+    /// The token that opens the most, and never one that closes if there is another.
+    Opening,
+    Highest,
+    Lowest,
+    /// Any token but those that close or end something.
+    NeverClosing(u64),
+}
+
+const CHOOSERS: [Chooser; 9] = [
+    Chooser::Random(1),
+    Chooser::Random(2),
+    Chooser::Random(3),
+    Chooser::Longest,
+    Chooser::Opening,
+    Chooser::Highest,
+    Chooser::Lowest,
+    Chooser::NeverClosing(4),
+    Chooser::NeverClosing(5),
+];
+
+fn shuffled(seed: &mut u64, n: usize) -> usize {
+    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*seed >> 33) as usize % n
+}
+
+impl Chooser {
+    fn choose(&mut self, allowed: &[TokenId], vocabulary: &Vocabulary) -> TokenId {
+        let opens = |id: TokenId| vocabulary.bytes(id).iter().filter(|b| b"[{\"".contains(b)).count();
+        let closes = |id: TokenId| id == END || vocabulary.bytes(id).iter().any(|b| b"]}\"".contains(b));
+        match self {
+            Self::Random(seed) => allowed[shuffled(seed, allowed.len())],
+            Self::Longest => *allowed.iter().max_by_key(|&&id| vocabulary.bytes(id).len()).expect("one"),
+            Self::Opening => *allowed.iter().max_by_key(|&&id| (!closes(id), opens(id))).expect("one"),
+            Self::Highest => *allowed.last().expect("one"),
+            Self::Lowest => allowed[0],
+            Self::NeverClosing(seed) => {
+                let open: Vec<TokenId> = allowed.iter().copied().filter(|&id| !closes(id)).collect();
+                if open.is_empty() {
+                    allowed[shuffled(seed, allowed.len())]
+                } else {
+                    open[shuffled(seed, open.len())]
+                }
+            }
+        }
+    }
+}
+
+/// Writes a reply as the chooser would; panics where a promise of [`Grammar`] is broken.
+fn write(grammar: &mut Grammar, mut chooser: Chooser, budget: usize) -> String {
+    let vocabulary = Arc::clone(&grammar.vocabulary);
+    let mut tokens: Vec<TokenId> = Vec::new();
+    while !grammar.is_finished() {
+        let forced = grammar.forced().expect("forced tokens");
+        if !forced.is_empty() {
+            tokens.extend(forced);
+            continue;
+        }
+        let mask = grammar.mask().expect("a mask");
+        let allowed: Vec<TokenId> = (0..320).filter(|&id| mask.allows(id)).collect();
+        assert!(!allowed.is_empty(), "nothing allowed after {tokens:?}");
+        let chosen = chooser.choose(&allowed, &vocabulary);
+        let taken = grammar.accept(chosen).expect("a token taken");
+        assert!(allowed.contains(&taken), "took {taken}, allowed {allowed:?}");
+        tokens.push(taken);
+        assert!(tokens.len() <= budget, "{} tokens, budget {budget}", tokens.len());
+    }
+    assert!(tokens.len() <= budget, "{} tokens, budget {budget}", tokens.len());
+    if let Some(end) = tokens.iter().position(|&token| token == END) {
+        assert_eq!(end, tokens.len() - 1, "something follows the end");
+    }
+    let bytes = tokens.iter().flat_map(|&id| vocabulary.bytes(id).to_vec()).collect();
+    assert!(!grammar_gave_up(grammar, &tokens), "llguidance gave up");
+    String::from_utf8(bytes).expect("UTF-8")
+}
+
+fn grammar_gave_up(grammar: &mut Grammar, _tokens: &[TokenId]) -> bool {
+    grammar.parser.parser.get_error().is_some()
+}
+
+/// Compiles with the smallest budget that does, and says what it is.
+fn smallest_budget(compiler: &GrammarCompiler, spec: &GrammarSpec) -> usize {
+    match compiler.compile(spec, 0) {
+        Err(GrammarError::BudgetTooSmall { shortest, budget: 0 }) => shortest,
+        Err(error) => panic!("{spec:?}: {error}"),
+        Ok(_) => panic!("{spec:?} needs no token"),
+    }
+}
+
+/// Every chooser on budgets from the smallest up.
+fn check(compiler: &GrammarCompiler, spec: &GrammarSpec, fits: impl Fn(&str) -> bool) {
+    let shortest = smallest_budget(compiler, spec);
+    assert!(matches!(
+        compiler.compile(spec, shortest - 1),
+        Err(GrammarError::BudgetTooSmall { shortest: s, budget }) if s == shortest && budget == shortest - 1
+    ));
+    for slack in [0, 1, 2, 3, 5, 9, 17, 40, 120] {
+        for chooser in CHOOSERS {
+            let budget = shortest + slack;
+            let mut grammar = compiler.compile(spec, budget).expect("within the budget");
+            let reply = write(&mut grammar, chooser, budget);
+            assert!(fits(&reply), "{spec:?} {chooser:?} budget {budget}: {reply}");
+        }
+    }
+}
+
+fn check_schema(compiler: &GrammarCompiler, schema: Value) {
+    let validator =
+        jsonschema::options().should_validate_formats(false).build(&schema).expect("a sound schema");
+    check(compiler, &GrammarSpec::JsonSchema(schema), |reply| {
+        serde_json::from_str(reply).is_ok_and(|document| validator.is_valid(&document))
+    });
+}
+
+#[test]
+fn every_reply_fits_its_schema_and_its_budget() {
+    let compiler = compiler();
+    for schema in schemas() {
+        check_schema(&compiler, schema);
+    }
+}
+
+fn schemas() -> Vec<Value> {
+    vec![
+        json!({"type": "object"}),
+        json!({"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"],
+               "additionalProperties": false}),
+        json!({"type": "object", "properties": {"a": {"type": "object", "properties": {"b": {"type": "object",
+               "properties": {"c": {"type": "integer"}}, "required": ["c"]}}, "required": ["b"]}},
+               "required": ["a"], "additionalProperties": false}),
+        json!({"type": "array", "items": {"type": "integer"}, "minItems": 3, "maxItems": 6}),
+        json!({"type": "array", "items": {"type": "array", "items": {"type": "string"}, "minItems": 1}}),
+        json!({"type": "array", "prefixItems": [{"type": "string"}, {"type": "integer"}], "items": false,
+               "minItems": 2}),
+        json!({"enum": ["a rather long first choice", "b", "another long one", 12, null, true]}),
+        json!({"const": {"a": [1, "two", null], "b": {"c": 1.5}}}),
+        json!({"anyOf": [{"type": "array", "items": {"type": "object", "properties": {"k": {"type": "string"}},
+               "required": ["k"]}, "minItems": 4}, {"type": "string", "minLength": 5}]}),
+        json!({"anyOf": [{"type": "object", "properties": {"kind": {"const": "circle"}, "r": {"type": "number"}},
+               "required": ["kind", "r"]}, {"type": "object", "properties": {"kind": {"const": "square"},
+               "side": {"type": "number"}}, "required": ["kind", "side"]}]}),
+        json!({"$ref": "#/$defs/node", "$defs": {"node": {"type": "object", "properties": {
+               "value": {"type": "integer"}, "children": {"type": "array", "items": {"$ref": "#/$defs/node"}}},
+               "required": ["value", "children"], "additionalProperties": false}}}),
+        json!({"$ref": "#/$defs/list", "$defs": {"list": {"anyOf": [{"type": "object", "properties": {
+               "next": {"$ref": "#/$defs/list"}}, "required": ["next"], "additionalProperties": false},
+               {"type": "null"}]}}}),
+        json!({"type": "string"}),
+        json!({"type": "string", "minLength": 20, "maxLength": 30}),
+        json!({"type": "string", "pattern": "^[A-Z]{2}-[0-9]{4}$"}),
+        json!({"type": "string", "pattern": "foo"}),
+        json!({"type": "string", "pattern": "é$"}),
+        json!({"type": "string", "format": "date"}),
+        json!({"type": "string", "format": "uuid"}),
+        json!({"type": "string", "format": "ipv4"}),
+        json!({"type": "string", "format": "email"}),
+        json!({"type": "integer", "minimum": 1000, "maximum": 1234}),
+        json!({"type": "integer", "exclusiveMinimum": -50, "exclusiveMaximum": 7}),
+        json!({"type": "integer", "multipleOf": 7, "minimum": 15}),
+        json!({"type": "number", "minimum": 0.25, "maximum": 0.75}),
+        json!({"type": "number"}),
+        json!({"type": "boolean"}),
+        json!({"type": ["string", "null", "integer"]}),
+        json!({"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"},
+               "c": {"type": "boolean"}, "d": {"type": "null"}}, "additionalProperties": false}),
+        json!({"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}},
+               "required": ["b"]}),
+        json!({"type": "object", "additionalProperties": {"type": "integer"}, "minProperties": 1}),
+        json!({"type": "object", "patternProperties": {"^x_": {"type": "integer"}},
+               "additionalProperties": false}),
+        json!({"allOf": [{"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
+               {"type": "object", "properties": {"b": {"type": "integer"}}, "required": ["b"]}]}),
+        json!({"oneOf": [{"type": "string", "maxLength": 3}, {"type": "integer"}]}),
+        json!({"type": "object", "properties": {"question": {"type": "string", "minLength": 1, "maxLength": 200},
+               "choices": {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 40},
+               "minItems": 4, "maxItems": 4}, "answer": {"type": "integer", "minimum": 0, "maximum": 3}},
+               "required": ["question", "choices", "answer"], "additionalProperties": false}),
+        json!({"type": "object", "title": "with \"annotations\"", "description": "ignored", "properties": {
+               "title": {"type": "string", "description": "a property called title"}}, "required": ["title"],
+               "additionalProperties": false, "uniqueItems": false}),
+        json!({"type": "object", "properties": {"日本": {"type": "string", "enum": ["東京", "大阪"]}},
+               "required": ["日本"], "additionalProperties": false}),
+        json!({"type": "object", "properties": {"t": {"type": "array", "items": {"type": "array", "items":
+               {"type": "number"}, "minItems": 2, "maxItems": 2}, "minItems": 2}}, "required": ["t"]}),
+        json!(true),
+    ]
+}
+
+#[test]
+fn any_object_is_compact_json() {
+    let compiler = compiler();
+    check(&compiler, &GrammarSpec::JsonObject, |reply| {
+        let document: Option<Value> = serde_json::from_str(reply).ok();
+        document.is_some_and(|document| document.is_object()) && !reply.contains("\": ")
+    });
+}
+
+#[test]
+fn expressions_match_from_end_to_end() {
+    let compiler = compiler();
+    type Fits = fn(&str) -> bool;
+    let cases: [(&str, Fits); 6] = [
+        ("a+", |s| !s.is_empty() && s.bytes().all(|b| b == b'a')),
+        ("yes|no", |s| s == "yes" || s == "no"),
+        ("[0-9]{3}-[0-9]{4}", |s| s.len() == 8 && s.as_bytes()[3] == b'-'),
+        ("(?s:.*)", |_| true),
+        ("(the )*answer\\.", |s| s.ends_with("answer.")),
+        ("[^\"/]{5,}", |s| s.chars().count() >= 5 && !s.contains(['"', '/'])),
+    ];
+    for (regex, fits) in cases {
+        if regex == "(?s:.*)" {
+            continue; // needs no token but the end: below
+        }
+        check(&compiler, &GrammarSpec::Regex(regex.to_owned()), fits);
+    }
+    assert_eq!(smallest_budget(&compiler, &GrammarSpec::Regex("(?s:.*)".to_owned())), 1);
+}
+
+#[test]
+fn lark_grammars_recurse_and_end() {
+    let compiler = compiler();
+    let balanced = |s: &str| {
+        let mut depth = 0i64;
+        s.bytes().all(|b| {
+            depth += match b {
+                b'(' => 1,
+                b')' => -1,
+                _ => 0,
+            };
+            depth >= 0
+        }) && depth == 0
+    };
+    check(&compiler, &GrammarSpec::Lark("start: \"(\" start \")\" | \"x\"".to_owned()), balanced);
+    check(&compiler, &GrammarSpec::Lark("start: \"a\" start \"b\" | \"zzz\"".to_owned()), |s| {
+        s.contains("zzz")
+    });
+    check(
+        &compiler,
+        &GrammarSpec::Lark("start: item (\",\" item)*\nitem: /[a-z]+/ | \"[\" start \"]\"".to_owned()),
+        |s| !s.is_empty() && !s.ends_with(','),
+    );
+}
