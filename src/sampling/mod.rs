@@ -6,6 +6,7 @@ mod params;
 mod philox;
 mod sampler;
 mod softmax;
+mod truncation;
 
 pub use grammar::{Grammar, GrammarCompiler, GrammarError, GrammarSpec, TokenMask};
 pub use params::SamplingParams;

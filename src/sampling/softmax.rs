@@ -1,11 +1,11 @@
-//! Exponentials over a row of logits, written so that they run on vectors and give the same bits on every
+//! Passes over a row of logits: maxima, exponentials and their sums, written so that they run on vectors and give the same bits on every
 //! machine: the C library's `expf` promises neither.
 
 /// Weights are summed a block at a time, so that a draw walks block sums and then one block.
 pub(super) const BLOCK: usize = 512;
 
 /// Independent partial sums, so that the loops run on vectors.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// e^x for x <= 0, with a relative error under 2e-7; 0 below -87, where e^x leaves `f32`'s normal numbers.
 ///
@@ -33,11 +33,16 @@ pub(super) fn weigh(logits: &mut [f32], max: f32, scale: f32, block_sums: &mut V
     block_sums.clear();
     for block in logits.chunks_mut(BLOCK) {
         let mut sums = [0.0; LANES];
-        for chunk in block.chunks_mut(LANES) {
+        let (chunks, rest) = block.as_chunks_mut::<LANES>();
+        for chunk in chunks {
             for (logit, sum) in chunk.iter_mut().zip(&mut sums) {
                 *logit = exp((*logit - max) * scale);
                 *sum += *logit;
             }
+        }
+        for (logit, sum) in rest.iter_mut().zip(&mut sums) {
+            *logit = exp((*logit - max) * scale);
+            *sum += *logit;
         }
         block_sums.push(sums.into_iter().map(f64::from).sum());
     }
@@ -45,18 +50,50 @@ pub(super) fn weigh(logits: &mut [f32], max: f32, scale: f32, block_sums: &mut V
 
 /// Sum of `exp((logit - max) * scale)` over the logits that are not below `floor`.
 pub(super) fn sum_of_exp(logits: &[f32], max: f32, scale: f32, floor: f32) -> f64 {
+    let weight = |logit: f32| {
+        let weight = exp((logit - max) * scale);
+        if logit < floor { 0.0 } else { weight }
+    };
     let mut total = 0.0;
     for block in logits.chunks(BLOCK) {
         let mut sums = [0.0; LANES];
-        for chunk in block.chunks(LANES) {
+        let (chunks, rest) = block.as_chunks::<LANES>();
+        for chunk in chunks {
             for (&logit, sum) in chunk.iter().zip(&mut sums) {
-                let weight = exp((logit - max) * scale);
-                *sum += if logit < floor { 0.0 } else { weight };
+                *sum += weight(logit);
             }
+        }
+        for (&logit, sum) in rest.iter().zip(&mut sums) {
+            *sum += weight(logit);
         }
         total += sums.into_iter().map(f64::from).sum::<f64>();
     }
     total
+}
+
+/// The highest value, and whether every value can be chosen from: none is NaN or +infinity.
+pub(super) fn highest(logits: &[f32]) -> (f32, bool) {
+    let mut max = [f32::NEG_INFINITY; LANES];
+    let mut n_wrong = [0_u32; LANES];
+    let mut visit = |lane: usize, logit: f32| {
+        max[lane] = if logit > max[lane] { logit } else { max[lane] };
+        n_wrong[lane] += u32::from(logit.is_nan() || logit == f32::INFINITY);
+    };
+    let (chunks, rest) = logits.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, &logit) in chunk.iter().enumerate() {
+            visit(lane, logit);
+        }
+    }
+    for (lane, &logit) in rest.iter().enumerate() {
+        visit(lane, logit);
+    }
+    (max.into_iter().fold(f32::NEG_INFINITY, f32::max), n_wrong == [0; LANES])
+}
+
+/// Whether any value reaches `floor`, without the branch that would keep the loop off vectors.
+pub(super) fn reaches(logits: &[f32], floor: f32) -> bool {
+    logits.iter().fold(false, |found, &logit| found | (logit >= floor))
 }
 
 #[cfg(test)]

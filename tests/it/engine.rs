@@ -373,8 +373,8 @@ fn a_seed_gives_the_same_reply_alone_and_among_thirty_others() {
         let mut request = request(&[&passage[..], &[seed as u32 % 9 + 1, 2]].concat(), 60);
         request.sampling = SamplingParams {
             temperature: 0.9,
-            top_p: if seed % 2 == 0 { 0.95 } else { 1.0 },
-            min_p: if seed % 3 == 0 { 0.01 } else { 0.0 },
+            top_p: if seed.is_multiple_of(2) { 0.95 } else { 1.0 },
+            min_p: if seed.is_multiple_of(3) { 0.01 } else { 0.0 },
             repetition_penalty: 1.1,
             frequency_penalty: 0.1,
             presence_penalty: 0.2,

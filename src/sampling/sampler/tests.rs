@@ -20,9 +20,7 @@ fn reference(params: &SamplingParams, logits: &[f32], n: u64) -> TokenId {
         so_far >= enough
     });
     order.truncate(reached.map_or(order.len(), |idx| idx + 1));
-    if !(1..logits.len()).contains(&params.top_k) && params.top_p >= 1.0 && params.min_p == 0.0 {
-        order.sort_unstable(); // nothing is cut off, nothing is sorted
-    }
+    order.sort_unstable();
     let mut left = uniform(params.seed, n) * mass(&order);
     for &i in &order {
         left -= weight(i);
