@@ -53,9 +53,69 @@ pub enum ItemStatus {
 /// A check an item passed; its opposite is a [`RejectReason`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Check {}
+pub enum Check {
+    /// The reply was JSON of the item's schema.
+    WellFormed,
+    /// The question is whole and says something.
+    ReadableQuestion,
+    /// Written in the script of the language asked for.
+    Language,
+    /// Nothing of the instructions is left in it.
+    NoPromptText,
+    /// The options differ in more than case, spaces and punctuation.
+    DistinctOptions,
+    /// The options are of one form: all numbers, all names, ...
+    UniformOptions,
+    /// The question does not give its answer away.
+    AnswerNotInQuestion,
+    /// The question is more than its evidence with a question mark.
+    NotCopied,
+    /// The evidence is in the source, at its place, and the answer in the evidence.
+    Grounded,
+    /// Not asked before in this quiz, nor excluded.
+    NotRepeated,
+}
 
 /// Why an item was thrown away and written again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RejectReason {}
+pub enum RejectReason {
+    Malformed,
+    UnreadableQuestion,
+    WrongLanguage,
+    PromptText,
+    DuplicateOptions,
+    UnevenOptions,
+    AnswerInQuestion,
+    Copied,
+    NotGrounded,
+    /// Asked before in this quiz.
+    Repeated,
+    /// In the request's `exclude`.
+    Excluded,
+    /// The model failed at this item; others go on.
+    GenerationFailed,
+    /// The item does not fit the budget or the context.
+    DoesNotFit,
+}
+
+impl RejectReason {
+    /// As on the wire and in the metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::UnreadableQuestion => "unreadable_question",
+            Self::WrongLanguage => "wrong_language",
+            Self::PromptText => "prompt_text",
+            Self::DuplicateOptions => "duplicate_options",
+            Self::UnevenOptions => "uneven_options",
+            Self::AnswerInQuestion => "answer_in_question",
+            Self::Copied => "copied",
+            Self::NotGrounded => "not_grounded",
+            Self::Repeated => "repeated",
+            Self::Excluded => "excluded",
+            Self::GenerationFailed => "generation_failed",
+            Self::DoesNotFit => "does_not_fit",
+        }
+    }
+}

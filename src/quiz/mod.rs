@@ -1,6 +1,9 @@
 //! What a quiz is, and how one is written: from a valid [`QuizSpec`] to [`QuizEvent`]s, an item at a
 //! time, each closed, checked and only then yielded. May use `generation`. Absent: HTTP, tokens.
 
+mod checks;
+mod draft;
+mod grammar;
 mod item;
 mod language;
 mod script;
@@ -9,6 +12,7 @@ mod service;
 mod source;
 mod span;
 mod spec;
+mod wording;
 
 pub use item::{Answer, Check, Evidence, ItemStatus, QuizItem, RejectReason};
 pub use language::Language;

@@ -1,0 +1,106 @@
+use super::item::RejectReason;
+use super::spec::ItemKind;
+
+/// An item as the model wrote it: fields read, nothing checked yet.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Draft {
+    pub(super) evidence: Option<String>,
+    /// `true` or `false` for a true/false item.
+    pub(super) answer: String,
+    pub(super) question: String,
+    /// Three for a multiple-choice item, none else.
+    pub(super) distractors: Vec<String>,
+    pub(super) explanation: Option<String>,
+}
+
+/// Wrong options beside the key.
+pub(super) const DISTRACTORS: usize = 3;
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireDraft {
+    evidence: Option<String>,
+    answer: WireAnswer,
+    question: String,
+    #[serde(default)]
+    distractors: Vec<String>,
+    explanation: Option<String>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum WireAnswer {
+    Truth(bool),
+    Text(String),
+}
+
+impl Draft {
+    /// Reads a reply. The grammar makes this succeed: a reply that does not is a defect of ours, and no item.
+    ///
+    /// # Errors
+    /// [`RejectReason::Malformed`]: broken JSON, or fields that do not fit the kind.
+    pub(super) fn parse(kind: ItemKind, reply: &str) -> Result<Self, RejectReason> {
+        let wire: WireDraft = serde_json::from_str(reply).map_err(|_| RejectReason::Malformed)?;
+        let answer = match (kind, wire.answer) {
+            (ItemKind::TrueFalse, WireAnswer::Truth(truth)) => truth.to_string(),
+            (ItemKind::MultipleChoice | ItemKind::ShortAnswer, WireAnswer::Text(text)) => text,
+            _ => return Err(RejectReason::Malformed),
+        };
+        let distractors = if kind == ItemKind::MultipleChoice { DISTRACTORS } else { 0 };
+        if wire.distractors.len() != distractors {
+            return Err(RejectReason::Malformed);
+        }
+        let draft = Self {
+            evidence: wire.evidence,
+            answer,
+            question: wire.question,
+            distractors: wire.distractors,
+            explanation: wire.explanation,
+        };
+        if draft
+            .texts()
+            .any(|text| text.trim() != text || text.is_empty() || text.chars().any(char::is_control))
+        {
+            return Err(RejectReason::Malformed);
+        }
+        Ok(draft)
+    }
+
+    /// What the model may have made up: everything but the evidence.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+        [&self.answer, &self.question]
+            .into_iter()
+            .chain(&self.distractors)
+            .chain(&self.explanation)
+            .map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ItemKind::*;
+
+    fn check(kind: ItemKind, reply: &str, expected: bool) {
+        assert_eq!(Draft::parse(kind, reply).is_ok(), expected, "{reply}");
+    }
+
+    #[test]
+    fn replies() {
+        check(ShortAnswer, r#"{"evidence":"It is so.","answer":"so","question":"How is it?"}"#, true);
+        check(ShortAnswer, r#"{"answer":"so","question":"How is it?","explanation":"It is."}"#, true);
+        check(MultipleChoice, r#"{"answer":"a","question":"q?","distractors":["b","c","d"]}"#, true);
+        check(TrueFalse, r#"{"answer":true,"question":"Water is wet."}"#, true);
+        check(TrueFalse, r#"{"answer":"true","question":"Water is wet."}"#, false);
+        check(ShortAnswer, r#"{"answer":true,"question":"Is it?"}"#, false);
+        check(MultipleChoice, r#"{"answer":"a","question":"q?","distractors":["b","c"]}"#, false);
+        check(ShortAnswer, r#"{"answer":"a","question":"q?","distractors":["b","c","d"]}"#, false);
+        check(ShortAnswer, r#"{"answer":"a","question":"q?","thought":"hm"}"#, false);
+        check(ShortAnswer, r#"{"answer":"a"}"#, false);
+        check(ShortAnswer, r#"{"answer":" a","question":"q?"}"#, false);
+        check(ShortAnswer, r#"{"answer":"","question":"q?"}"#, false);
+        check(ShortAnswer, r#"{"answer":"a","question":"q\n?"}"#, false);
+        check(ShortAnswer, r#"{"answer":"a","question":"q"#, false);
+        check(ShortAnswer, "", false);
+    }
+}
