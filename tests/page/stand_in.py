@@ -19,6 +19,7 @@ class StandIn:
     def __init__(self, upstream):
         self.upstream = upstream
         self.answer = None
+        self.closed = False
         self.requests = []  # what the page sent, newest last
         stand_in = self
 
@@ -30,12 +31,14 @@ class StandIn:
 
             def do_POST(self):
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                self.close_connection = True
+                if stand_in.closed:  # on a connection that the browser had kept
+                    return
                 stand_in.requests.append(request)
                 try:
                     stand_in.answer(self, request)
                 except (BrokenPipeError, ConnectionResetError):
                     pass  # the player pressed Stop
-                self.close_connection = True
 
             def log_message(self, *_):
                 pass
@@ -46,6 +49,7 @@ class StandIn:
         self.url = f"http://127.0.0.1:{self.server.server_port}/"
 
     def close(self):
+        self.closed = True
         self.server.shutdown()
         self.server.server_close()
 

@@ -63,6 +63,7 @@ class Browser:
         finally:
             self.driver.terminate()
             self.driver.wait()
+            self.driver.stdout.close()
             self.profile.cleanup()
 
     # What a person does
@@ -71,6 +72,8 @@ class Browser:
         self._post("/url", {"url": url})
 
     def click(self, selector):
+        """Clicks the middle of an element, having scrolled it clear of the bars on top and at the foot."""
+        self.run("document.querySelector(arguments[0])?.scrollIntoView({ block: 'center' })", selector)
         self._post(f"/element/{self.find(selector)}/click", {})
 
     def type(self, selector, text):
@@ -82,6 +85,13 @@ class Browser:
         for key in keys:
             value = KEYS.get(key, key)
             actions += [{"type": "keyDown", "value": value}, {"type": "keyUp", "value": value}]
+        self._post("/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
+
+    def chord(self, held, key):
+        """Presses a key while another is held down."""
+        held, key = KEYS[held], KEYS.get(key, key)
+        actions = [{"type": kind, "value": value} for kind, value in
+                   (("keyDown", held), ("keyDown", key), ("keyUp", key), ("keyUp", held))]
         self._post("/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
 
     def resize(self, width, height):

@@ -18,6 +18,9 @@ import { modelIds, writeQuiz } from "./stream.js";
 const thread = document.getElementById("thread");
 const composer = new Composer(document.getElementById("composer"), { onAsk: ask, onStop: stop });
 
+/** The server takes no more questions than this in `exclude`. */
+const MOST_EXCLUDED = 200;
+
 let play = null; // the round on the table, with its cards
 let writing = null; // AbortController of the request under way
 
@@ -59,10 +62,9 @@ function ask(request) {
   begin({ ...request, seed: newSeed() }, request.source ? "asked_source" : "asked_topic");
 }
 
-/** "More like these": the same again, without anything this thread has asked before. */
+/** "More like these": the same again, without anything asked before. */
 function askMore(request, asked) {
-  const exclude = [...new Set([...(request.exclude ?? []), ...asked])];
-  begin({ ...request, exclude, seed: newSeed() }, "asked_more");
+  begin({ ...request, exclude: excluding(request, asked), seed: newSeed() }, "asked_more");
 }
 
 function begin(request, key) {
@@ -169,9 +171,14 @@ function remaining(target, request) {
   return {
     ...request,
     count: target.round.expected - asked.length,
-    exclude: [...(target.round.request.exclude ?? []), ...asked],
+    exclude: excluding(target.round.request, asked),
     seed: newSeed(),
   };
+}
+
+/** What must not come again, the latest first to be kept where the server's limit is reached. */
+function excluding(request, asked) {
+  return [...new Set([...(request.exclude ?? []), ...asked])].slice(-MOST_EXCLUDED);
 }
 
 /** After anything that changes a round: the score, the current card, the result. */
