@@ -1,2 +1,3 @@
 //! cli
+pub mod probe;
 pub mod pull;
