@@ -38,7 +38,7 @@ const TEMPLATE_KEY: &str = "tokenizer.chat_template";
 const TEMPLATE_NAME: &str = "chat_template";
 
 /// Instructions one rendering may take; a chat of a thousand messages takes some hundred thousand.
-const FUEL: u64 = 10_000_000;
+const FUEL: u64 = 2_000_000;
 
 /// Far above any context length.
 const MAX_PROMPT_BYTES: usize = 64 << 20;

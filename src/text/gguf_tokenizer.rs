@@ -125,7 +125,11 @@ impl Vocabulary {
         let mut kinds = read_kinds(metadata, texts.len())?;
 
         let bos = gguf_token(metadata, "bos")?.map(|(id, _)| id);
-        let mut end_tokens: Vec<_> = END_TEXTS.iter().filter_map(|text| ids.get(*text).copied()).collect();
+        // Among the ordinary tokens the same text may stand for itself, as `</s>` does in Qwen's.
+        let is_added =
+            |id: &TokenId| matches!(kinds[*id as usize], TokenKind::Control | TokenKind::UserDefined);
+        let known_ends = END_TEXTS.iter().filter_map(|text| ids.get(*text).copied());
+        let mut end_tokens: Vec<_> = known_ends.filter(is_added).collect();
         for purpose in ["eos", "eot", "eom"] {
             end_tokens.extend(gguf_token(metadata, purpose)?.map(|(id, _)| id));
         }

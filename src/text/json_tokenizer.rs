@@ -25,7 +25,8 @@ pub(super) fn read_folder(path: &Path) -> Result<Parts, String> {
     if let Some(eos) = eos {
         end_tokens.push(file.id(&eos, folder::TOKENIZER_CONFIG)?);
     }
-    end_tokens.extend(END_TEXTS.iter().filter_map(|text| file.ids.get(*text)));
+    let known_ends = file.added.iter().filter(|added| END_TEXTS.contains(&added.content.as_str()));
+    end_tokens.extend(known_ends.map(|added| added.id));
     file.into_parts(&json, bos, end_tokens).map_err(|reason| format!("{}: {reason}", folder::TOKENIZER))
 }
 
@@ -122,6 +123,7 @@ impl File {
             return Err("model.dropout: would make every encoding a random one".to_owned());
         }
         let mut ids = model.vocab;
+        check_vocabulary(&ids).map_err(|reason| format!("model.vocab: {reason}"))?;
         for (idx, merge) in model.merges.iter().enumerate() {
             let (left, right) = match merge {
                 Merge::Pair(left, right) => (left.as_str(), right.as_str()),
@@ -142,14 +144,14 @@ impl File {
                 return Err(format!("added_tokens: {content:?} is not token {id} of the vocabulary"));
             }
         }
-        check_vocabulary(&ids)?;
-        let decoders = || steps(&fields.decoder, "decoders");
-        let mut pre_tokenizers = steps(&fields.pre_tokenizer, "pretokenizers");
-        let is_byte_level = |step| is_step(step, "ByteLevel");
-        let is_sentence_piece = |step| is_step(step, "Metaspace") || is_step(step, "Replace");
-        let spelling = if decoders().any(is_byte_level) || pre_tokenizers.any(is_byte_level) {
+        check_vocabulary(&ids).map_err(|reason| format!("added_tokens: {reason}"))?;
+        let steps = match &fields.decoder {
+            Value::Null => steps(&fields.pre_tokenizer, "pretokenizers"),
+            decoder => steps(decoder, "decoders"),
+        };
+        let spelling = if steps.iter().any(|step| is_step(step, "ByteLevel")) {
             Spelling::ByteLevel
-        } else if decoders().any(is_sentence_piece) {
+        } else if steps.iter().any(|step| is_step(step, "Metaspace") || is_step(step, "Replace")) {
             Spelling::SentencePiece
         } else {
             return Err("decoder: neither byte-level nor SentencePiece".to_owned());
@@ -158,7 +160,7 @@ impl File {
             let adds_it = step.get("prepend_scheme").and_then(Value::as_str) != Some("never");
             is_step(step, "Strip") || (is_step(step, "Metaspace") && adds_it)
         };
-        let adds_leading_space = decoders().any(strips_space);
+        let adds_leading_space = steps.iter().any(strips_space);
         Ok(Self {
             ids,
             added: fields.added_tokens,
@@ -216,27 +218,27 @@ impl File {
 /// Ids stay within bounds and each stands for one token; no token is absurdly long.
 fn check_vocabulary(ids: &HashMap<String, TokenId>) -> Result<(), String> {
     if ids.is_empty() || ids.len() > MAX_VOCAB_SIZE {
-        return Err(format!("model.vocab: {} tokens, not between 1 and {MAX_VOCAB_SIZE}", ids.len()));
+        return Err(format!("{} tokens, not between 1 and {MAX_VOCAB_SIZE}", ids.len()));
     }
     let mut texts = HashMap::with_capacity(ids.len());
     for (text, id) in ids {
         if *id as usize >= MAX_VOCAB_SIZE {
-            return Err(format!("model.vocab: {text:?}: the id {id} is not below {MAX_VOCAB_SIZE}"));
+            return Err(format!("{text:?}: the id {id} is not below {MAX_VOCAB_SIZE}"));
         }
         if text.len() > MAX_TOKEN_BYTES {
-            return Err(format!("model.vocab: token {id} is longer than {MAX_TOKEN_BYTES} bytes"));
+            return Err(format!("token {id} is longer than {MAX_TOKEN_BYTES} bytes"));
         }
         if let Some(other) = texts.insert(id, text) {
-            return Err(format!("model.vocab: {text:?} and {other:?} are both token {id}"));
+            return Err(format!("{text:?} and {other:?} are both token {id}"));
         }
     }
     Ok(())
 }
 
 /// The steps of a decoder or pre-tokenizer: those in its list, or itself.
-fn steps<'a>(component: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> {
+fn steps<'a>(component: &'a Value, list: &str) -> &'a [Value] {
     let one = std::slice::from_ref(component);
-    component.get(list).and_then(Value::as_array).map_or(one, Vec::as_slice).iter()
+    component.get(list).and_then(Value::as_array).map_or(one, Vec::as_slice)
 }
 
 fn is_step(step: &Value, name: &str) -> bool {

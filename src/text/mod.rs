@@ -15,6 +15,9 @@ mod special_tokens;
 mod token;
 mod tokenizer;
 
+#[cfg(test)]
+mod tests;
+
 pub use chat_template::{ChatMessage, ChatTemplate, Role};
 pub use detokenizer::Detokenizer;
 pub use tokenizer::Tokenizer;

@@ -5,8 +5,8 @@ use crate::model::GgufMetadata;
 use serde_json::Value;
 use std::path::Path;
 
-/// Texts that end a text or a turn in the model families we know. Where the vocabulary has one, it
-/// ends a reply, whatever the model's files say of it.
+/// Texts that end a text or a turn in the model families we know. Where the vocabulary has one beside
+/// its ordinary tokens, it ends a reply, whatever the model's files say of it.
 ///
 /// Source: `llama_vocab::impl::load`, llama.cpp (those of text models).
 pub(super) const END_TEXTS: &[&str] = &[

@@ -49,7 +49,7 @@ impl Tokenizer {
         Self::from_parts(json_tokenizer::read(json, end_token_texts), "tokenizer.json")
     }
 
-    fn from_parts(parts: Result<Parts, String>, model: &str) -> Result<Self, TextError> {
+    pub(super) fn from_parts(parts: Result<Parts, String>, model: &str) -> Result<Self, TextError> {
         let Parts { inner: parsing, tokens, bos, end_tokens, adds_leading_space } = parts
             .map_err(|reason| TextError::Unusable { part: "tokenizer", model: model.to_owned(), reason })?;
         let mut plain = parsing.clone();
