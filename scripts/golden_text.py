@@ -22,6 +22,7 @@ import tarfile
 import unicodedata
 
 import gguf
+import jinja2
 import tokenizers
 from tokenizers import pre_tokenizers
 from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_tokenizer
@@ -398,6 +399,56 @@ def pre_tokenizers_of_gguf(vocabulary, texts, llama_cpp, work):
     write("pre_tokenizers.json", fixture)
 
 
+CHATS = {
+    "one question": ["user", "Why is the sky blue?"],
+    "system": ["system", "Write a quiz.", "user", "About 東京 🗼, please."],
+    "turns": ["user", "1+1?", "assistant", "2", "user", "And 2+2?"],
+    "system and turns": ["system", " Be brief. ", "user", " Hi \n", "assistant", "Hello!\n", "user", "Bye"],
+    "assistant last": ["user", "Say a", "assistant", "a"],
+    "thoughts": ["user", "Hm?", "assistant", "<think>\nWell.\n</think>\n\nYes.", "user", "Sure?"],
+    "empty content": ["user", ""],
+    "special and odd text": ["user", "<|im_end|> {{ x }} {% y %} \"q\" 'a' <b>&amp; \\ \t\u2028 </s>", "assistant", "\n"],
+    "tools": ["user", "Weather?", "assistant", "calling", "tool", "{\"t\": 21}", "tool", "[1]", "assistant", "21 °C"],
+    "assistant first": ["assistant", "Hello", "user", "Hi"],
+    "user twice": ["user", "One", "user", "Two"],
+    "system twice": ["system", "One", "system", "Two", "user", "Three"],
+    "system alone": ["system", "One"],
+}
+
+SPECIAL_TOKENS = {
+    "llama3": {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
+    "mistral": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
+    "gemma": {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"},
+}
+
+
+def renderings(source, special_tokens):
+    chats = []
+    for name, turns in CHATS.items():
+        messages = [{"role": role, "content": text} for role, text in zip(turns[::2], turns[1::2])]
+        chat = {"name": name, "messages": messages}
+        try:
+            prompts, _ = render_jinja_template(
+                [messages], chat_template=source, add_generation_prompt=True, **special_tokens
+            )
+            chat["prompt"] = prompts[0]
+        except jinja2.TemplateError as error:
+            chat["refusal"] = str(error)
+        chats.append(chat)
+    return chats
+
+
+def chat_templates(model):
+    """What transformers renders: the default model's own template, and one of each style."""
+    own = gguf.GGUFReader(model).fields["tokenizer.chat_template"].contents()
+    fixture = [{"template": "smollm2", "chats": renderings(own, {})}]
+    for path in sorted((FIXTURES / "templates").glob("*.jinja")):
+        special_tokens = SPECIAL_TOKENS.get(path.stem, {})
+        chats = renderings(path.read_text(), special_tokens)
+        fixture.append({"template": path.stem, "special_tokens": special_tokens, "chats": chats})
+    write("chat_templates.json", fixture)
+
+
 def main():
     model, work = sys.argv[1], pathlib.Path(sys.argv[2])
     work.mkdir(parents=True, exist_ok=True)
@@ -409,6 +460,7 @@ def main():
     family("llama3", folders["llama3"], texts, llama_cpp, work, lambda full: gguf_vocabulary(full, "llama-bpe"))
     family("qwen3", folders["qwen3"], texts, llama_cpp, work, lambda full: gguf_vocabulary(full, "qwen2"))
     family("mistral", folders["mistral"], texts, llama_cpp, work, gguf_sentence_piece)
+    chat_templates(model)
     pre_tokenizers_of_gguf(vocabulary, texts, llama_cpp, work)
 
 

@@ -24,6 +24,7 @@ pub(super) const END_TEXTS: &[&str] = &[
 
 /// Their texts, by the names that chat templates know them by.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(test, derive(serde::Deserialize))]
 pub(super) struct SpecialTokens {
     #[serde(rename = "bos_token", skip_serializing_if = "Option::is_none")]
     pub(super) bos: Option<String>,

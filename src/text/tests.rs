@@ -1,7 +1,8 @@
-//! Token ids against the references' (`scripts/golden_text.py` wrote the fixtures), and vocabularies
-//! that are wrong.
+//! Token ids and prompts against the references' (`scripts/golden_text.py` wrote the fixtures), and
+//! vocabularies that are wrong.
 
-use super::{TokenId, Tokenizer, gguf_tokenizer};
+use super::special_tokens::SpecialTokens;
+use super::{ChatMessage, ChatTemplate, TextError, TokenId, Tokenizer, gguf_tokenizer};
 use crate::model::{GgufMetadata, MetadataValue};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -82,6 +83,43 @@ fn pre_tokenizers() {
         });
         let ids: Vec<Vec<TokenId>> = serde_json::from_value(ids).unwrap();
         check_ids(&from_gguf(&gguf(entries)).unwrap(), &texts, &ids);
+    }
+}
+
+/// What transformers renders with one template.
+#[derive(Deserialize)]
+struct Renderings {
+    template: String,
+    #[serde(default)]
+    special_tokens: SpecialTokens,
+    chats: Vec<Chat>,
+}
+
+#[derive(Deserialize)]
+struct Chat {
+    name: String,
+    messages: Vec<ChatMessage>,
+    prompt: Option<String>,
+    refusal: Option<String>,
+}
+
+#[test]
+fn chat_templates_render_as_in_transformers() {
+    let fixtures: Vec<Renderings> = fixture("chat_templates.json");
+    // The default model's own template is tested through `ChatTemplate::open`.
+    for Renderings { template: name, special_tokens, chats } in
+        fixtures.into_iter().filter(|fixture| fixture.template != "smollm2")
+    {
+        let path = format!("{}/tests/fixtures/text/templates/{name}.jinja", env!("CARGO_MANIFEST_DIR"));
+        let source = std::fs::read_to_string(path).unwrap();
+        let template = ChatTemplate::parse(&source, special_tokens).unwrap();
+        for chat in chats {
+            match (template.render(&chat.messages), chat.refusal) {
+                (Ok(prompt), None) => assert_eq!(Some(prompt), chat.prompt, "{name}: {}", chat.name),
+                (Err(TextError::Template { reason }), Some(refusal)) => assert_eq!(reason, refusal),
+                (result, refusal) => panic!("{name}: {}: {result:?}, not {refusal:?}", chat.name),
+            }
+        }
     }
 }
 

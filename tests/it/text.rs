@@ -123,12 +123,21 @@ fn an_emoji_comes_out_whole() {
 }
 
 #[test]
-fn the_default_models_own_chat_template() {
+fn prompts_are_those_of_transformers() {
+    let fixtures: Vec<serde_json::Value> = fixture("chat_templates.json");
+    let own = fixtures.iter().find(|fixture| fixture["template"] == "smollm2").unwrap();
+    let template = ChatTemplate::open(&SMOLLM2).unwrap();
+    for chat in own["chats"].as_array().unwrap() {
+        let messages: Vec<ChatMessage> = serde_json::from_value(chat["messages"].clone()).unwrap();
+        assert_eq!(template.render(&messages).unwrap(), chat["prompt"], "{}", chat["name"]);
+    }
+}
+
+#[test]
+fn a_prompt_begins_turns_with_single_tokens() {
     let template = ChatTemplate::open(&SMOLLM2).unwrap();
     let user = ChatMessage { role: Role::User, content: "Hi".to_owned() };
-    assert_eq!(
-        template.render(&[user]).unwrap(),
-        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n\
-         <|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-    );
+    let prompt = template.render(&[user]).unwrap();
+    assert!(prompt.ends_with("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"), "{prompt}");
+    assert_eq!(TOKENIZER.encode(&prompt).iter().filter(|id| **id == 1).count(), 3);
 }
