@@ -67,7 +67,8 @@ impl Inner {
             Prompt::Chat(messages) => self.chat_prompt(messages)?,
             Prompt::Tokens(tokens) => self.known_tokens(tokens, "prompt")?,
         };
-        let max_new_tokens = self.budget(prompt.len(), request.max_new_tokens)?;
+        let prompt_tokens = prompt.len();
+        let max_new_tokens = self.budget(prompt_tokens, request.max_new_tokens)?;
         let grammar = request.grammar.map(|spec| self.grammars.compile(&spec, max_new_tokens)).transpose()?;
         let mut stop_tokens = self.known_tokens(request.stop_token_ids, "stop_token_ids")?;
         if !request.ignore_eos {
@@ -80,7 +81,7 @@ impl Inner {
             grammar,
             stop_tokens: stop_tokens.clone(),
         })?;
-        Ok(TextStream::new(tokens, Arc::clone(&self.tokenizer), stop_tokens, request.stop))
+        Ok(TextStream::new(prompt_tokens, tokens, Arc::clone(&self.tokenizer), stop_tokens, request.stop))
     }
 
     fn chat_prompt(&self, mut messages: Vec<ChatMessage>) -> Result<Vec<TokenId>, GenerateError> {

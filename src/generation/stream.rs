@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 /// One reply as it is written. Dropping it cancels the request.
 pub struct TextStream {
+    prompt_tokens: usize,
     tokens: TokenStream,
     tokenizer: Arc<Tokenizer>,
     /// Tokens that end the reply and are not part of its text.
@@ -24,12 +25,14 @@ pub struct TextStream {
 
 impl TextStream {
     pub(super) fn new(
+        prompt_tokens: usize,
         tokens: TokenStream,
         tokenizer: Arc<Tokenizer>,
         stop_tokens: Vec<TokenId>,
         stops: Vec<String>,
     ) -> Self {
         Self {
+            prompt_tokens,
             tokens,
             tokenizer,
             stop_tokens,
@@ -39,6 +42,11 @@ impl TextStream {
             stopped: false,
             last: None,
         }
+    }
+
+    /// Tokens of the prompt, known before the reply begins.
+    pub fn prompt_tokens(&self) -> usize {
+        self.prompt_tokens
     }
 
     /// The next event; `None` after the last.
