@@ -162,7 +162,7 @@ function notice(target, element) {
   target.notice = element;
   target.element.append(element);
   element.scrollIntoView({ block: "nearest" });
-  announce(element.firstChild.textContent);
+  announce(element.innerText);
 }
 
 /** What is still to be written of a round, without what it already has. */

@@ -118,6 +118,7 @@ export class Composer {
     if (empty) this.modeChosen = false;
     if (!this.modeChosen) elements.mode.value = looksLikeSource(text) ? "source" : "topic";
     this.form.classList.toggle("has-text", !empty);
+    if (!CSS.supports("field-sizing", "content")) growToFit(this.subject);
     this.settle();
 
     say(this.form.querySelector("#hint"), `hint_${this.mode}`);
@@ -163,6 +164,12 @@ export class Composer {
     if (field === "count" || field === "difficulty" || field === "language") return this.form.elements[field];
     return null;
   }
+}
+
+/** What `field-sizing: content` does where a browser has it. */
+function growToFit(textarea) {
+  textarea.style.height = "auto";
+  textarea.style.height = `${textarea.scrollHeight}px`;
 }
 
 function looksLikeSource(text) {

@@ -99,6 +99,21 @@ export const english = {
   detail_first: "First question after",
   detail_total: "All after",
   detail_tokens: "Tokens written",
+
+  // Why a draft was thrown away, by the server's own names.
+  malformed: "not finished",
+  unreadable_question: "not a clear question",
+  wrong_language: "in another language",
+  prompt_text: "instructions left in it",
+  duplicate_options: "two choices alike",
+  uneven_options: "choices of unlike form",
+  answer_in_question: "gave the answer away",
+  copied: "copied a sentence",
+  not_grounded: "not in the text",
+  repeated: "asked already",
+  excluded: "asked earlier",
+  generation_failed: "could not be written",
+  does_not_fit: "too long",
   seconds: ({ seconds }) => `${seconds} s`,
 
   error_network: "The server cannot be reached",

@@ -95,6 +95,21 @@ export const japanese = {
   detail_first: "最初の問題まで",
   detail_total: "全体",
   detail_tokens: "書いたトークン",
+
+  // 下書きを捨てた理由。名前はサーバーのもの。
+  malformed: "途中で終わった",
+  unreadable_question: "問題文が不明瞭",
+  wrong_language: "別の言語で書かれた",
+  prompt_text: "指示文が混ざった",
+  duplicate_options: "同じ選択肢がある",
+  uneven_options: "選択肢の形が不ぞろい",
+  answer_in_question: "問題文に答えがある",
+  copied: "文の丸写し",
+  not_grounded: "文章にない",
+  repeated: "すでに出題した",
+  excluded: "以前に出題した",
+  generation_failed: "書けなかった",
+  does_not_fit: "長すぎる",
   seconds: ({ seconds }) => `${seconds}秒`,
 
   error_network: "サーバーに接続できません",

@@ -1,6 +1,6 @@
 // Everything in the thread that is not a question: the request, what is being written, errors, results.
 
-import { t, say } from "./i18n.js";
+import { say } from "./i18n.js";
 import { make, icon } from "./dom.js";
 
 const SUMMARY_LENGTH = 320; // characters of a pasted text shown in the thread
@@ -8,9 +8,10 @@ const SUMMARY_LENGTH = 320; // characters of a pasted text shown in the thread
 /** What the player asked for, as a message of theirs. */
 export function requestNote(key, request, number) {
   const text = request.source ?? request.topic;
-  const shown = text.length > SUMMARY_LENGTH ? `${text.slice(0, SUMMARY_LENGTH).replace(/\s+\S{0,20}$/, "")}…` : text;
+  const points = [...text];
+  const shown = points.length > SUMMARY_LENGTH ? `${points.slice(0, SUMMARY_LENGTH).join("").replace(/\s+\S{0,20}$/, "")} …` : text;
   return make("div", { class: "asked" },
-    make("p", { class: request.source ? "asked-source" : "asked-topic" }, shown),
+    make("h2", { class: request.source ? "asked-source" : "asked-topic", lang: request.language }, shown),
     say(make("p", { class: "asked-what" }), key, { number }));
 }
 
@@ -48,7 +49,7 @@ export function lineNote(key, values, ...more) {
 export function errorNote(error, { delivered, missing }, { onRetry, onChange }) {
   const kind = error.kind ?? "unexpected";
   const action = make("button", { type: "button", class: "button" });
-  const note = make("div", { class: "error", role: "alert", tabindex: "-1" },
+  const note = make("div", { class: "error", tabindex: "-1" },
     make("p", { class: "error-title" }, icon("careful"), say(make("strong"), `error_${kind}`)));
 
   if (kind === "refused") {
@@ -122,7 +123,8 @@ function details(summary) {
   row("detail_delivered", say(make("span"), "detail_delivered_value", summary));
   const rejected = Object.entries(summary.rejected ?? {}).filter(([, number]) => number > 0);
   if (rejected.length > 0) {
-    const reasons = rejected.map(([reason, number]) => `${t(reason)} × ${number}`).join(", ");
+    const reasons = make("ul");
+    for (const [reason, number] of rejected) reasons.append(make("li", {}, `${number} × `, say(make("span"), reason)));
     row("detail_rejected", reasons);
   }
   const { time_to_first_item_ms: first, total_ms: total } = summary.timings ?? {};
