@@ -49,20 +49,18 @@ impl ChatTemplate {
     /// # Errors
     /// [`TextError::Unusable`]: the model has no template, or it does not parse.
     pub fn open(model: &Model) -> Result<Self, TextError> {
-        let read = || {
-            let (own, special_tokens) = match model.text_source() {
-                TextSource::Gguf(metadata) => (source_of_gguf(metadata)?, SpecialTokens::of_gguf(metadata)?),
-                TextSource::Folder(path) => (source_of_folder(path)?, SpecialTokens::of_folder(path)?),
-            };
-            let source = model.chat_template_override().map(str::to_owned).or(own);
-            let source = source.ok_or("it has none; give one in its manifest")?;
-            Self::parse(&source, special_tokens)
-        };
-        read().map_err(|reason| TextError::Unusable {
-            part: "chat template",
-            model: model.name.clone(),
-            reason,
+        Self::read(model.text_source(), model.chat_template_override()).map_err(|reason| {
+            TextError::Unusable { part: "chat template", model: model.name.clone(), reason }
         })
+    }
+
+    fn read(source: TextSource<'_>, template_override: Option<&str>) -> Result<Self, String> {
+        let (own, special_tokens) = match source {
+            TextSource::Gguf(metadata) => (template_of_gguf(metadata)?, SpecialTokens::of_gguf(metadata)?),
+            TextSource::Folder(path) => (template_of_folder(path)?, SpecialTokens::of_folder(path)?),
+        };
+        let template = template_override.map(str::to_owned).or(own);
+        Self::parse(&template.ok_or("it has none; give one in its manifest")?, special_tokens)
     }
 
     /// # Errors
@@ -113,13 +111,13 @@ impl ChatTemplate {
     }
 }
 
-fn source_of_gguf(metadata: &GgufMetadata) -> Result<Option<String>, String> {
+fn template_of_gguf(metadata: &GgufMetadata) -> Result<Option<String>, String> {
     let Some(source) = metadata.get(TEMPLATE_KEY) else { return Ok(None) };
     let source = source.as_str().ok_or_else(|| format!("{TEMPLATE_KEY}: not a string"))?;
     Ok(Some(source.to_owned()))
 }
 
-fn source_of_folder(path: &Path) -> Result<Option<String>, String> {
+fn template_of_folder(path: &Path) -> Result<Option<String>, String> {
     if let Some(source) = folder::read(path, folder::CHAT_TEMPLATE)? {
         let source = String::from_utf8(source);
         return source.map(Some).map_err(|error| format!("{}: {error}", folder::CHAT_TEMPLATE));
@@ -211,6 +209,42 @@ mod tests {
         check("{{ ' x '.strip() }}{{ 'a,b'.split(',')[-1] }}{{ messages[::-1][0].content }}", "xbhi");
         check("a\n{% generation -%}\n b\n{%- endgeneration %}\nc", "a\nbc");
         check("{{ '{% generation x %}' }}", "{% generation x %}");
+    }
+
+    fn render_from(folder: &Path, template_override: Option<&str>) -> Result<String, String> {
+        let template = ChatTemplate::read(TextSource::Folder(folder), template_override)?;
+        template.render(&[]).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn templates_of_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        let check = |template_override: Option<&str>, expected: Result<&str, &str>| {
+            let rendered = render_from(folder.path(), template_override);
+            assert_eq!(rendered.as_deref().map_err(String::as_str), expected);
+        };
+        check(None, Err("it has none; give one in its manifest"));
+        write(folder::TOKENIZER_CONFIG, r#"{"chat_template": null, "bos_token": null}"#);
+        check(None, Err("it has none; give one in its manifest"));
+        write(folder::TOKENIZER_CONFIG, r#"{"chat_template": "one {{ bos_token }}", "bos_token": "<s>"}"#);
+        check(None, Ok("one <s>"));
+        let named = r#"{"chat_template": [{"name": "rag", "template": "rag"}, {"name": "default",
+            "template": "of two {{ eos_token }}"}], "eos_token": {"content": "</s>", "special": true}}"#;
+        write(folder::TOKENIZER_CONFIG, named);
+        check(None, Ok("of two </s>"));
+        write(folder::CHAT_TEMPLATE, "own file {{ eos_token }}");
+        check(None, Ok("own file </s>"));
+        check(Some("manifest's {{ eos_token }}"), Ok("manifest's </s>"));
+        write(folder::TOKENIZER_CONFIG, r#"{"chat_template": 7}"#);
+        check(None, Ok("own file "));
+        std::fs::remove_file(folder.path().join(folder::CHAT_TEMPLATE)).unwrap();
+        check(
+            None,
+            Err("tokenizer_config.json: chat_template: neither a string nor a list with a `default`"),
+        );
+        write(folder::TOKENIZER_CONFIG, "{");
+        assert!(render_from(folder.path(), None).unwrap_err().starts_with("tokenizer_config.json: EOF"));
     }
 
     #[test]

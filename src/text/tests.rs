@@ -2,7 +2,9 @@
 //! vocabularies that are wrong.
 
 use super::special_tokens::SpecialTokens;
-use super::{ChatMessage, ChatTemplate, TextError, TokenId, Tokenizer, gguf_tokenizer};
+use super::tokenizer::Parts;
+use super::{ChatMessage, ChatTemplate, Detokenizer, TextError, TokenId, Tokenizer};
+use super::{gguf_tokenizer, json_tokenizer};
 use crate::model::{GgufMetadata, MetadataValue};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -253,6 +255,57 @@ fn broken_tokenizer_json_names_the_field() {
     check_json_refused("/added_tokens/0/content", json!("a"), "added_tokens: \"a\" is not token 4");
     check_json_refused("/added_tokens/0/content", json!("<fin>"), "end tokens: \"<end>\"");
     check_json_refused("/pre_tokenizer", json!({"type": "Split"}), "tokenizer.json");
+}
+
+#[test]
+fn end_tokens_of_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, json: Value| std::fs::write(folder.path().join(name), json.to_string()).unwrap();
+    let read = || {
+        let parts = json_tokenizer::read_folder(folder.path());
+        parts.map(|Parts { bos, end_tokens, .. }| (bos, end_tokens))
+    };
+    assert_eq!(read(), Err("tokenizer.json: missing".to_owned()));
+    let added = |id: u32, content: &str, special: bool| {
+        json!({"id": id, "content": content, "special": special, "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false})
+    };
+    write(
+        "tokenizer.json",
+        json!({
+            "added_tokens": [added(3, "<s>", true), added(4, "<fin>", true), added(5, "<|im_end|>", false)],
+            "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false},
+            "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "</s>": 2}, "merges": []},
+        }),
+    );
+    assert_eq!(read(), Ok((None, vec![5])));
+    write("tokenizer_config.json", json!({"bos_token": "<s>", "eos_token": {"content": "<fin>"}}));
+    assert_eq!(read(), Ok((Some(3), vec![4, 5])));
+    write("generation_config.json", json!({"eos_token_id": [1, 4]}));
+    assert_eq!(read(), Ok((Some(3), vec![1, 4, 5])));
+    write("generation_config.json", json!({"eos_token_id": 2}));
+    assert_eq!(read(), Ok((Some(3), vec![2, 4, 5])));
+    write("generation_config.json", json!({"eos_token_id": 6}));
+    assert_eq!(read(), Err("tokenizer.json: end token 6 is not in the vocabulary of 6".to_owned()));
+    write("generation_config.json", json!({"eos_token_id": ["<fin>"]}));
+    assert_eq!(read(), Err("generation_config.json: eos_token_id: not a token id".to_owned()));
+    write("tokenizer_config.json", json!({"eos_token": "<eos>"}));
+    assert!(read().is_err());
+    let parts = json_tokenizer::read(&std::fs::read(folder.path().join("tokenizer.json")).unwrap(), &["b"]);
+    let tokenizer = Tokenizer::from_parts(parts, "test").unwrap();
+    assert_eq!((tokenizer.encode("ab"), tokenizer.is_special(1)), (vec![0, 1], true));
+}
+
+#[test]
+fn sentence_piece_replies_begin_without_the_added_space() {
+    let family: Family = fixture("mistral.json");
+    let tokenizer = Tokenizer::from_json(&serde_json::to_vec(&family.tokenizer).unwrap(), &[]).unwrap();
+    for text in ["The quick brown fox", " leading and trailing ", "😀 日本\n", ""] {
+        let mut detokenizer = Detokenizer::default();
+        let ids = tokenizer.encode(text);
+        let pushed: String = ids.iter().map(|id| detokenizer.push(&tokenizer, *id)).collect();
+        assert_eq!(pushed + &detokenizer.finish(), text);
+    }
 }
 
 #[test]
