@@ -225,34 +225,10 @@ impl ScriptedControl {
         self.lock().copy_faults.push_back(fault);
     }
 
-    /// From now on calls wait at their beginning.
-    pub fn hold(&self) {
+    /// From now on calls wait at their beginning, until the hold is dropped.
+    pub fn hold(&self) -> Hold {
         self.lock().held = true;
-    }
-
-    /// Blocks until a call waits.
-    pub fn wait_until_held(&self) {
-        let blocked = self.shared.changed.wait_while(self.lock(), |state| state.n_blocked == 0);
-        drop(blocked.unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// Lets one waiting call through, and blocks until the next one waits.
-    pub fn let_one_through(&self) {
-        let mut state = self.lock();
-        let n_calls = state.calls.len();
-        state.n_permits += 1;
-        self.shared.changed.notify_all();
-        let next = self
-            .shared
-            .changed
-            .wait_while(state, |state| state.calls.len() <= n_calls || state.n_blocked == 0);
-        drop(next.unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// Calls no longer wait.
-    pub fn release(&self) {
-        self.lock().held = false;
-        self.shared.changed.notify_all();
+        Hold { control: self.clone() }
     }
 
     /// All calls so far, the one that waits included.
@@ -271,8 +247,7 @@ impl ScriptedControl {
         state.calls.push(call);
         state.n_blocked += 1;
         self.shared.changed.notify_all();
-        let passed = self.shared.changed.wait_while(state, |state| state.held && state.n_permits == 0);
-        let mut state = passed.unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.wait_while(state, |state| state.held && state.n_permits == 0);
         state.n_blocked -= 1;
         state.n_permits = state.n_permits.saturating_sub(1);
         match violation {
@@ -284,9 +259,51 @@ impl ScriptedControl {
         }
     }
 
+    fn wait_while<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        condition: impl FnMut(&mut State) -> bool,
+    ) -> MutexGuard<'a, State> {
+        self.shared.changed.wait_while(state, condition).unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A test that panicked while it looked must not hide its own message behind a poisoned lock.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Calls wait while this lives; a test that fails lets them go too.
+#[must_use]
+pub struct Hold {
+    control: ScriptedControl,
+}
+
+impl Hold {
+    /// Blocks until a call waits.
+    pub fn wait(&self) {
+        let blocked = self.control.wait_while(self.control.lock(), |state| state.n_blocked == 0);
+        drop(blocked);
+    }
+
+    /// Lets the waiting call through, and blocks until the next one waits.
+    pub fn let_one_through(&self) {
+        let mut state = self.control.lock();
+        let n_calls = state.calls.len();
+        state.n_permits += 1;
+        self.control.shared.changed.notify_all();
+        let next =
+            self.control.wait_while(state, |state| state.calls.len() <= n_calls || state.n_blocked == 0);
+        drop(next);
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut state = self.control.lock();
+        state.held = false;
+        state.n_permits = 0;
+        self.control.shared.changed.notify_all();
     }
 }
 
