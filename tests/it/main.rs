@@ -2,4 +2,5 @@
 
 mod contract;
 mod engine;
+mod structured;
 mod text;
