@@ -37,7 +37,9 @@ pub(super) fn check_alone(draft: &Draft, brief: &Brief<'_>) -> Result<Vec<Check>
     }
     check(Check::ReadableQuestion, is_readable(&draft.question), RejectReason::UnreadableQuestion)?;
     check(Check::Language, is_in_language(draft, brief.language), RejectReason::WrongLanguage)?;
-    let prompt_free = !has_prompt_text(draft, brief.subject, brief.evidence.map(|(_, evidence)| evidence));
+    let options = || draft.distractors.iter().chain([&draft.answer]);
+    let prompt_free = !has_prompt_text(draft, brief.subject, brief.evidence.map(|(_, evidence)| evidence))
+        && (is_statement || !options().any(|option| is_placeholder(option)));
     check(Check::NoPromptText, prompt_free, RejectReason::PromptText)?;
     if is_choice {
         check(Check::DistinctOptions, options_are_distinct(draft), RejectReason::DuplicateOptions)?;
@@ -114,7 +116,7 @@ fn has_prompt_text(draft: &Draft, subject: &str, evidence: Option<&Evidence>) ->
     draft.texts().any(|text| {
         let text = text.to_lowercase();
         PROMPT_PHRASES.iter().any(|phrase| leaks(&text, phrase))
-    }) || draft.distractors.iter().chain([&draft.answer]).any(|option| is_placeholder(option))
+    })
 }
 
 #[rustfmt::skip]
@@ -273,7 +275,7 @@ mod tests {
         check(TrueFalse, EVIDENCE, "false", Some(NotGrounded));
         check(TrueFalse, &EVIDENCE.replace("1889", "1789"), "false", None);
         check(TrueFalse, &EVIDENCE.replace("1889", "1789"), "true", Some(NotGrounded));
-        check(TrueFalse, "It was built on the Moon.", "false", None);
+        check(TrueFalse, "It was built on the Moon.", "false", Some(NotGrounded));
     }
 
     #[test]

@@ -213,7 +213,7 @@ fn statement(language: &Language) -> String {
 }
 
 /// The inside of a JSON string.
-fn json_inner(text: &str) -> String {
+pub(super) fn json_inner(text: &str) -> String {
     let quoted = serde_json::to_string(text).expect("a string is JSON");
     quoted[1..quoted.len() - 1].to_owned()
 }

@@ -1,11 +1,14 @@
 //! What a quiz is, and how one is written: from a valid [`QuizSpec`] to [`QuizEvent`]s, an item at a
 //! time, each closed, checked and only then yielded. May use `generation`. Absent: HTTP, tokens.
 
+mod attempt;
 mod checks;
 mod draft;
 mod grammar;
 mod item;
 mod language;
+mod plan;
+mod prompt;
 mod script;
 mod seed;
 mod service;
@@ -13,9 +16,10 @@ mod source;
 mod span;
 mod spec;
 mod wording;
+mod writer;
 
 pub use item::{Answer, Check, Evidence, ItemStatus, QuizItem, RejectReason};
 pub use language::Language;
-pub use service::{QuizEvent, QuizService, QuizStream, QuizSummary};
+pub use service::{QuizCreated, QuizEvent, QuizService, QuizStream, QuizSummary, QuizTimings, QuizUsage};
 pub use source::{Sentence, Source, Worth};
 pub use spec::{Difficulty, ItemKind, OneOrMany, QuizRequest, QuizSpec, SpecError, Subject};

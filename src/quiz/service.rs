@@ -1,44 +1,413 @@
-use super::{item::QuizItem, spec::QuizSpec};
-use crate::generation::{GenerateError, Generator};
+//! Writes a quiz: several items at once, settled strictly in order of index, so that the same seed
+//! gives the same quiz whatever the timing.
+
+use super::checks::{Asked, is_excluded, is_repeat};
+use super::item::{Check, QuizItem, RejectReason};
+use super::plan::QuizPlan;
+use super::spec::{QuizSpec, Subject};
+use super::writer::{Reply, Writer};
+use crate::engine::{EngineError, SequenceSummary};
+use crate::generation::{GenerateError, Generator, TextRequest};
 use crate::metrics::Metrics;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt, unfold};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The room's front door: writes quizzes with one model.
 #[derive(Clone)]
-pub struct QuizService {}
+pub struct QuizService {
+    writer: Arc<dyn Writer>,
+    metrics: Arc<Metrics>,
+}
 
 /// What a quiz stream yields: `Created`, then `Item`s in order of index, then one `Completed` or `Failed`.
 #[derive(Debug)]
 pub enum QuizEvent {
-    Created { id: String },
+    Created(QuizCreated),
     Item(QuizItem),
     Completed(QuizSummary),
     Failed(GenerateError),
 }
 
+/// The first event: what is being written.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct QuizCreated {
+    pub id: String,
+    pub model: String,
+    /// Ask with it again for the same quiz.
+    pub seed: u64,
+    pub requested: usize,
+}
+
 /// The last event: what the quiz took.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct QuizSummary {}
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct QuizSummary {
+    pub model: String,
+    pub seed: u64,
+    pub requested: usize,
+    pub delivered: usize,
+    /// Attempts thrown away, by reason.
+    pub rejected: BTreeMap<RejectReason, usize>,
+    pub usage: QuizUsage,
+    pub timings: QuizTimings,
+}
+
+/// Tokens of all attempts, the rejected ones too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct QuizUsage {
+    pub prompt_tokens: usize,
+    /// Of them, those whose KV cache was reused.
+    pub cached_tokens: usize,
+    pub completion_tokens: usize,
+    /// Of them, those the grammar wrote.
+    pub forced_tokens: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct QuizTimings {
+    /// Absent when there is no item.
+    pub time_to_first_item_ms: Option<f64>,
+    pub total_ms: f64,
+}
+
+/// Times an item is written before it is left out.
+const MAX_ATTEMPTS: usize = 4;
+/// Items of one quiz that are written at the same time, if the backend has as many slots.
+const MAX_IN_FLIGHT: usize = 8;
+/// How long an item of a running quiz waits for a place in a full queue, all in all.
+const MAX_QUEUE_WAIT: Duration = Duration::from_secs(120);
+const MIN_QUEUE_PAUSE: Duration = Duration::from_millis(50);
+const MAX_QUEUE_PAUSE: Duration = Duration::from_secs(5);
 
 impl QuizService {
-    pub fn new(_generator: Generator, _metrics: Arc<Metrics>) -> Self {
-        todo!()
+    pub fn new(generator: Generator, metrics: Arc<Metrics>) -> Self {
+        Self::with_writer(Arc::new(generator), metrics)
     }
 
-    /// Starts a quiz.
+    fn with_writer(writer: Arc<dyn Writer>, metrics: Arc<Metrics>) -> Self {
+        Self { writer, metrics }
+    }
+
+    /// Starts a quiz; its first item is accepted when this returns.
     ///
     /// # Errors
-    /// [`GenerateError`]: nothing was started (a full queue, a source that cannot fit).
-    pub async fn create(&self, _spec: QuizSpec) -> Result<QuizStream, GenerateError> {
-        todo!()
+    /// Nothing was started: a full queue, a budget that no item fits, a source that cannot fit.
+    pub async fn create(&self, spec: QuizSpec) -> Result<QuizStream, GenerateError> {
+        let started = Instant::now();
+        let (writer, model) = (Arc::clone(&self.writer), self.writer.model_name().to_owned());
+        // Sources are long and every sentence is counted: not a task for an async thread.
+        let plan = tokio::task::spawn_blocking(move || {
+            writer.with_capacity(|capacity| QuizPlan::new(spec, capacity))
+        })
+        .await
+        .map_err(|panic| GenerateError::Internal { reason: panic.to_string() })?;
+        let first = self.writer.write(plan.request(0, 0)).await.map_err(|error| in_terms_of(&plan, error))?;
+        self.metrics.quiz_started();
+
+        let created =
+            QuizCreated { id: plan.id("quiz", 0), model, seed: plan.spec.seed, requested: plan.items.len() };
+        let mut run = Run {
+            plan: Arc::new(plan),
+            writer: Arc::clone(&self.writer),
+            metrics: Arc::clone(&self.metrics),
+            started,
+            first_item: None,
+            events: VecDeque::from([QuizEvent::Created(created)]),
+            in_flight: FuturesUnordered::new(),
+            next_start: 0,
+            written: BTreeMap::new(),
+            next_settled: 0,
+            delivered: Vec::new(),
+            rejected: BTreeMap::new(),
+            usage: QuizUsage::default(),
+            ended: false,
+        };
+        run.start(0, 0, Some(first));
+        run.next_start = 1;
+        let events = unfold(run, |mut run| async move { run.next().await.map(|event| (event, run)) });
+        Ok(QuizStream { events: events.boxed() })
     }
 }
 
 /// A quiz as it is written. Dropping it cancels what is still being written.
-pub struct QuizStream {}
+pub struct QuizStream {
+    events: BoxStream<'static, QuizEvent>,
+}
 
 impl QuizStream {
+    /// The next event; `None` after the last.
     pub async fn next(&mut self) -> Option<QuizEvent> {
-        todo!()
+        self.events.next().await
     }
 }
+
+/// A quiz on its way. Everything in flight is owned here: dropping it cancels.
+struct Run {
+    plan: Arc<QuizPlan>,
+    writer: Arc<dyn Writer>,
+    metrics: Arc<Metrics>,
+    started: Instant,
+    first_item: Option<Duration>,
+    /// Ready to be yielded.
+    events: VecDeque<QuizEvent>,
+    in_flight: FuturesUnordered<BoxFuture<'static, Result<Written, GenerateError>>>,
+    /// The first item that has not been started.
+    next_start: usize,
+    /// Items that passed what can be checked alone and wait for those before them.
+    written: BTreeMap<usize, Written>,
+    /// The first item that is neither delivered nor given up.
+    next_settled: usize,
+    delivered: Vec<QuizItem>,
+    rejected: BTreeMap<RejectReason, usize>,
+    usage: QuizUsage,
+    ended: bool,
+}
+
+/// What came of one item, up to the attempt that passed or the last.
+struct Written {
+    index: usize,
+    /// The attempt the item comes from.
+    attempt: usize,
+    /// `None`: its attempts are used up.
+    item: Option<QuizItem>,
+    rejected: Vec<RejectReason>,
+    usage: QuizUsage,
+}
+
+impl Run {
+    async fn next(&mut self) -> Option<QuizEvent> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+            if self.ended {
+                return None;
+            }
+            self.start_more();
+            match self.in_flight.next().await {
+                Some(Ok(written)) => {
+                    self.written.insert(written.index, written);
+                    self.settle();
+                }
+                Some(Err(error)) => self.end(QuizEvent::Failed(error)),
+                None => self.end(QuizEvent::Completed(self.summary())),
+            }
+        }
+    }
+
+    fn start_more(&mut self) {
+        let at_once = MAX_IN_FLIGHT.min(self.writer.slots()).max(1);
+        while self.next_start < self.plan.items.len() && self.in_flight.len() < at_once {
+            self.start(self.next_start, 0, None);
+            self.next_start += 1;
+        }
+    }
+
+    fn start(&mut self, index: usize, attempt: usize, accepted: Option<Reply>) {
+        let (plan, writer) = (Arc::clone(&self.plan), Arc::clone(&self.writer));
+        self.in_flight.push(Box::pin(write_item(plan, writer, index, attempt, accepted)));
+    }
+
+    /// Yields every item whose turn has come, in order of index.
+    fn settle(&mut self) {
+        while let Some(written) = self.written.remove(&self.next_settled) {
+            self.usage.add(written.usage);
+            for reason in written.rejected {
+                self.reject(reason);
+            }
+            let Some(mut item) = written.item else {
+                self.next_settled += 1;
+                continue;
+            };
+            if let Some(reason) = self.asked_before(&item) {
+                self.reject(reason);
+                if written.attempt + 1 < MAX_ATTEMPTS {
+                    self.start(item.index, written.attempt + 1, None);
+                    return;
+                }
+                self.next_settled += 1;
+                continue;
+            }
+            item.checks.push(Check::NotRepeated);
+            self.next_settled += 1;
+            self.deliver(item);
+        }
+    }
+
+    fn asked_before(&self, item: &QuizItem) -> Option<RejectReason> {
+        let asked = asked(item);
+        if self.plan.spec.exclude.iter().any(|entry| is_excluded(asked, item.kind, entry)) {
+            return Some(RejectReason::Excluded);
+        }
+        let repeats = |earlier: &QuizItem| is_repeat(asked, self::asked(earlier));
+        self.delivered.iter().any(repeats).then_some(RejectReason::Repeated)
+    }
+
+    fn reject(&mut self, reason: RejectReason) {
+        *self.rejected.entry(reason).or_default() += 1;
+        self.metrics.quiz_rejected(reason.name());
+    }
+
+    fn deliver(&mut self, item: QuizItem) {
+        if self.first_item.is_none() {
+            let waited = self.started.elapsed();
+            self.first_item = Some(waited);
+            self.metrics.time_to_first_item(waited);
+        }
+        self.metrics.quiz_item(item.kind.name());
+        self.delivered.push(item.clone());
+        self.events.push_back(QuizEvent::Item(item));
+    }
+
+    fn end(&mut self, event: QuizEvent) {
+        self.ended = true;
+        self.in_flight.clear();
+        self.events.push_back(event);
+    }
+
+    fn summary(&self) -> QuizSummary {
+        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+        QuizSummary {
+            model: self.writer.model_name().to_owned(),
+            seed: self.plan.spec.seed,
+            requested: self.plan.items.len(),
+            delivered: self.delivered.len(),
+            rejected: self.rejected.clone(),
+            usage: self.usage,
+            timings: QuizTimings {
+                time_to_first_item_ms: self.first_item.map(ms),
+                total_ms: ms(self.started.elapsed()),
+            },
+        }
+    }
+}
+
+impl QuizUsage {
+    fn add(&mut self, other: Self) {
+        self.prompt_tokens += other.prompt_tokens;
+        self.cached_tokens += other.cached_tokens;
+        self.completion_tokens += other.completion_tokens;
+        self.forced_tokens += other.forced_tokens;
+    }
+}
+
+impl From<&SequenceSummary> for QuizUsage {
+    fn from(sequence: &SequenceSummary) -> Self {
+        Self {
+            prompt_tokens: sequence.prompt_tokens,
+            cached_tokens: sequence.cached_tokens,
+            completion_tokens: sequence.completion_tokens,
+            forced_tokens: sequence.forced_tokens,
+        }
+    }
+}
+
+fn asked(item: &QuizItem) -> Asked<'_> {
+    Asked { question: &item.question, answer: &item.answer.text }
+}
+
+/// Writes one item, from the given attempt on, until it passes what can be checked alone.
+///
+/// # Errors
+/// What ends the whole quiz: the engine is gone, or its queue stays full.
+async fn write_item(
+    plan: Arc<QuizPlan>,
+    writer: Arc<dyn Writer>,
+    index: usize,
+    first_attempt: usize,
+    mut accepted: Option<Reply>,
+) -> Result<Written, GenerateError> {
+    let mut written = Written {
+        index,
+        attempt: first_attempt,
+        item: None,
+        rejected: Vec::new(),
+        usage: QuizUsage::default(),
+    };
+    for attempt in first_attempt..MAX_ATTEMPTS {
+        written.attempt = attempt;
+        let accepted = match accepted.take() {
+            Some(reply) => Ok(reply),
+            None => write_when_there_is_room(&*writer, || plan.request(index, attempt)).await,
+        };
+        let reply = match accepted {
+            Ok(reply) => reply.await,
+            Err(error) => Err(error),
+        };
+        match reply {
+            Ok((text, summary)) => {
+                written.usage.add((&summary.sequence).into());
+                match plan.item(index, attempt, &text) {
+                    Ok(item) => {
+                        written.item = Some(item);
+                        break;
+                    }
+                    Err(reason) => {
+                        tracing::debug!(
+                            index,
+                            attempt,
+                            reason = reason.name(),
+                            reply = text,
+                            "item rejected"
+                        );
+                        written.rejected.push(reason);
+                    }
+                }
+            }
+            Err(GenerateError::Engine(EngineError::Sequence { reason })) => {
+                tracing::warn!(index, attempt, reason, "an item failed to be written");
+                written.rejected.push(RejectReason::GenerationFailed);
+            }
+            Err(GenerateError::Invalid { message, .. }) => {
+                tracing::debug!(index, attempt, message, "item does not fit");
+                written.rejected.push(RejectReason::DoesNotFit);
+            }
+            Err(GenerateError::Engine(EngineError::PromptTooLong { .. })) => {
+                written.rejected.push(RejectReason::DoesNotFit);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(written)
+}
+
+/// A full queue is no reason to give up a quiz that has begun: its items wait for their turn.
+async fn write_when_there_is_room(
+    writer: &dyn Writer,
+    request: impl Fn() -> TextRequest,
+) -> Result<Reply, GenerateError> {
+    let started = Instant::now();
+    loop {
+        match writer.write(request()).await {
+            Err(GenerateError::Engine(EngineError::QueueFull { retry_after, .. }))
+                if started.elapsed() < MAX_QUEUE_WAIT =>
+            {
+                tokio::time::sleep(retry_after.clamp(MIN_QUEUE_PAUSE, MAX_QUEUE_PAUSE)).await;
+            }
+            accepted => return accepted,
+        }
+    }
+}
+
+/// The same error in the words of a quiz request: it has no messages and no response format.
+fn in_terms_of(plan: &QuizPlan, error: GenerateError) -> GenerateError {
+    match error {
+        GenerateError::Invalid { param: "messages", message } => {
+            let param = match plan.spec.subject {
+                Subject::Topic(_) => "topic",
+                Subject::Source(_) => "source",
+            };
+            GenerateError::Invalid { param, message }
+        }
+        GenerateError::Invalid { param: "response_format", message } => {
+            GenerateError::Internal { reason: message }
+        }
+        error => error,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -62,14 +62,22 @@ impl Source {
         &self.text[self.sentences[sentence_idx].bytes.clone()]
     }
 
-    /// The text from one sentence to another, as it stands.
-    pub fn passage(&self, sentences: Range<usize>) -> &str {
-        match (self.sentences.get(sentences.start), sentences.end.checked_sub(1)) {
-            (Some(first), Some(last)) if sentences.start <= last => {
-                &self.text[first.bytes.start..self.sentences[last].bytes.end]
+    /// Some sentences as they are shown to a model: what stands between them is a line break, a space
+    /// or nothing.
+    pub fn passage(&self, sentences: Range<usize>) -> String {
+        let mut passage = String::new();
+        let mut end = None;
+        for sentence in &self.sentences[sentences] {
+            let gap = end.map_or("", |end| &self.text[end..sentence.bytes.start]);
+            if gap.contains('\n') {
+                passage.push('\n');
+            } else if !gap.is_empty() {
+                passage.push(' ');
             }
-            _ => "",
+            passage.push_str(&self.text[sentence.bytes.clone()]);
+            end = Some(sentence.bytes.end);
         }
+        passage
     }
 }
 

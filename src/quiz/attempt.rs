@@ -1,0 +1,269 @@
+//! One attempt at one item: the request that has it written, and the item that comes of the reply.
+
+use super::checks::{Brief, check_alone};
+use super::draft::Draft;
+use super::grammar::ItemGrammar;
+use super::item::{Answer, Evidence, ItemStatus, QuizItem, RejectReason};
+use super::language::Language;
+use super::plan::{ItemPlan, QuizPlan};
+use super::prompt::{About, ItemPrompt};
+use super::seed::{Purpose, derive, shuffle};
+use super::source::Source;
+use super::spec::{ItemKind, Subject};
+use super::wording::fold_spaces;
+use crate::generation::{Prompt, TextRequest};
+use crate::sampling::SamplingParams;
+use sha2::{Digest, Sha256};
+
+/// Sentences one attempt chooses from; the next attempt goes on to the next ones.
+const CANDIDATES: usize = 3;
+/// Greedy decoding would write a rejected item once more.
+const MIN_RETRY_TEMPERATURE: f32 = 0.5;
+
+impl QuizPlan {
+    /// What has the item written; the same for the same index and attempt.
+    pub(super) fn request(&self, index: usize, attempt: usize) -> TextRequest {
+        let (item, spec) = (&self.items[index], &self.spec);
+        let shown;
+        let about = match &spec.subject {
+            Subject::Topic(topic) => {
+                // Neighbours ask about different sides, and so does the next attempt.
+                let first = derive(spec.seed, Purpose::Angle, 0, 0);
+                About::Topic { topic, angle: first.wrapping_add((index + attempt) as u64) }
+            }
+            Subject::Source(source) => {
+                shown = source.passage(item.passage.clone());
+                About::Passage(&shown)
+            }
+        };
+        let prompt = ItemPrompt {
+            about,
+            kind: item.kind,
+            truth: item.truth,
+            difficulty: spec.difficulty,
+            language: &spec.language,
+            audience: spec.audience.as_deref(),
+            exclude: &spec.exclude,
+        };
+        let candidates: Vec<&str> = match &spec.subject {
+            Subject::Topic(_) => Vec::new(),
+            Subject::Source(source) => {
+                candidates(item, attempt).map(|sentence| source.sentence_text(sentence)).collect()
+            }
+        };
+        let grammar = ItemGrammar {
+            kind: item.kind,
+            language: &spec.language,
+            truth: item.truth,
+            candidates: &candidates,
+        };
+        let min_temperature = if attempt == 0 { 0.0 } else { MIN_RETRY_TEMPERATURE };
+        TextRequest {
+            prompt: Prompt::Chat(prompt.messages()),
+            max_new_tokens: Some(item.max_new_tokens),
+            sampling: SamplingParams {
+                seed: derive(spec.seed, Purpose::Sampling, index, attempt),
+                temperature: spec.sampling.temperature.max(min_temperature),
+                ..spec.sampling.clone()
+            },
+            grammar: Some(grammar.spec()),
+            stop: Vec::new(),
+            stop_token_ids: Vec::new(),
+            ignore_eos: false,
+        }
+    }
+
+    /// The item that comes of a reply, if it passes every check that needs no other item.
+    ///
+    /// # Errors
+    /// The first check's reason that failed.
+    pub(super) fn item(&self, index: usize, attempt: usize, reply: &str) -> Result<QuizItem, RejectReason> {
+        let (plan, spec) = (&self.items[index], &self.spec);
+        let draft = Draft::parse(plan.kind, reply)?;
+        let checks = match &spec.subject {
+            Subject::Topic(topic) => {
+                let brief =
+                    Brief { kind: plan.kind, language: &spec.language, subject: topic, evidence: None };
+                check_alone(&draft, &brief).map(|checks| (checks, None))?
+            }
+            Subject::Source(source) => {
+                let evidence = locate(plan, attempt, source, &draft)?;
+                let brief = Brief {
+                    kind: plan.kind,
+                    language: &spec.language,
+                    subject: &source.passage(plan.passage.clone()),
+                    evidence: Some((source, &evidence)),
+                };
+                check_alone(&draft, &brief).map(|checks| (checks, Some(evidence)))?
+            }
+        };
+        let (checks, evidence) = checks;
+        let explanation = match &evidence {
+            Some(evidence) => correction(&draft, evidence, &spec.language),
+            None => draft.explanation,
+        };
+        let (choices, choice_index) = match plan.kind {
+            ItemKind::MultipleChoice => {
+                let seed = derive(spec.seed, Purpose::Choices, index, attempt);
+                let (choices, key) = shuffled(&draft.answer, draft.distractors, seed);
+                (Some(choices), Some(key))
+            }
+            ItemKind::TrueFalse | ItemKind::ShortAnswer => (None, None),
+        };
+        Ok(QuizItem {
+            id: self.id("item", index),
+            index,
+            kind: plan.kind,
+            question: draft.question,
+            choices,
+            answer: Answer { text: draft.answer, choice_index },
+            status: if evidence.is_some() { ItemStatus::Grounded } else { ItemStatus::Unverified },
+            evidence,
+            explanation,
+            checks,
+        })
+    }
+
+    /// A name that follows from the whole request, its seed included: the same quiz has the same names.
+    pub(super) fn id(&self, prefix: &str, index: usize) -> String {
+        const DIGITS: usize = 24;
+        let spec = &self.spec;
+        let subject = match &spec.subject {
+            Subject::Topic(topic) => ("topic", topic.as_str()),
+            Subject::Source(source) => ("source", source.text()),
+        };
+        let sampling = &spec.sampling;
+        let numbers = [
+            sampling.temperature,
+            sampling.top_p,
+            sampling.min_p,
+            sampling.repetition_penalty,
+            sampling.frequency_penalty,
+            sampling.presence_penalty,
+        ];
+        let request = (
+            subject,
+            (spec.count, &spec.kinds, spec.difficulty, spec.language.tag()),
+            (&spec.audience, &spec.exclude, spec.seed, spec.max_item_tokens),
+            (numbers, sampling.top_k),
+        );
+        let request = serde_json::to_vec(&(prefix, index, request)).expect("texts and numbers are JSON");
+        let digest = Sha256::digest(request);
+        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{prefix}_{}", &hex[..DIGITS])
+    }
+}
+
+/// The sentences an attempt may rest on.
+fn candidates(item: &ItemPlan, attempt: usize) -> impl Iterator<Item = usize> + '_ {
+    let len = item.candidates.len();
+    let start = if len == 0 { 0 } else { attempt * CANDIDATES % len };
+    item.candidates.iter().copied().cycle().skip(start).take(CANDIDATES.min(len))
+}
+
+/// Where the evidence stands: it is one of the sentences the attempt had to choose from.
+fn locate(item: &ItemPlan, attempt: usize, source: &Source, draft: &Draft) -> Result<Evidence, RejectReason> {
+    let text = draft.evidence.as_deref().ok_or(RejectReason::NotGrounded)?;
+    let sentence = candidates(item, attempt).find(|sentence| source.sentence_text(*sentence) == text);
+    let place = &source.sentences()[sentence.ok_or(RejectReason::NotGrounded)?].chars;
+    Ok(Evidence { text: text.to_owned(), start: place.start, end: place.end })
+}
+
+/// Of a false statement made from its evidence: what is wrong in it, and what the source says.
+fn correction(draft: &Draft, evidence: &Evidence, language: &Language) -> Option<String> {
+    let sentence = fold_spaces(&evidence.text);
+    if draft.answer != "false" {
+        return None;
+    }
+    let said: Vec<&str> = draft.question.split(' ').collect();
+    let right: Vec<&str> = sentence.split(' ').collect();
+    let before = said.iter().zip(&right).take_while(|(a, b)| a == b).count();
+    let after =
+        said[before..].iter().rev().zip(right[before..].iter().rev()).take_while(|(a, b)| a == b).count();
+    let differing = |words: &[&str]| {
+        let text = words[before..words.len() - after].join(" ");
+        text.trim_matches(|c: char| !c.is_alphanumeric() && c != '%').to_owned()
+    };
+    let (said, right) = (differing(&said), differing(&right));
+    Some(match language.code() {
+        "en" => format!("Not “{said}”: the source says “{right}”."),
+        "ja" => format!("「{said}」ではなく「{right}」です。"),
+        _ => format!("{said} → {right}"),
+    })
+}
+
+/// All options in an order that follows from `seed`, and the key's place among them.
+fn shuffled(key: &str, distractors: Vec<String>, seed: u64) -> (Vec<String>, usize) {
+    let mut choices = vec![key.to_owned()];
+    choices.extend(distractors);
+    shuffle(&mut choices, seed);
+    let key = choices.iter().position(|choice| choice == key).expect("the key is one of the choices");
+    (choices, key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quiz::plan::Capacity;
+    use crate::quiz::{QuizRequest, QuizSpec};
+
+    const SOURCE: &str = "The Eiffel Tower in Paris was finished in 1889 by Gustave Eiffel.";
+
+    fn plan(kind: &str, seed: u64) -> QuizPlan {
+        let request = serde_json::json!({"source": SOURCE, "count": 2, "kind": kind, "seed": seed});
+        let request = QuizRequest::from_json(request.to_string().as_bytes()).unwrap();
+        let capacity = Capacity { context_len: 2048, count_tokens: &|text| text.len() };
+        QuizPlan::new(QuizSpec::try_from(request).unwrap(), &capacity)
+    }
+
+    #[test]
+    fn a_multiple_choice_item() {
+        let reply = serde_json::json!({
+            "evidence": SOURCE, "answer": "Paris", "question": "Where does the famous iron tower stand?",
+            "distractors": ["London", "Madrid", "Rome"],
+        });
+        let mut keys = std::collections::HashSet::new();
+        for seed in 0..40 {
+            let item = plan("multiple_choice", seed).item(0, 0, &reply.to_string()).unwrap();
+            let key = item.answer.choice_index.unwrap();
+            assert_eq!(item.choices.unwrap()[key], "Paris");
+            assert_eq!(
+                item.evidence.unwrap(),
+                Evidence { text: SOURCE.to_owned(), start: 0, end: SOURCE.len() }
+            );
+            assert_eq!(item.status, ItemStatus::Grounded);
+            keys.insert(key);
+        }
+        assert_eq!(keys.len(), 4, "the key comes to stand anywhere");
+    }
+
+    #[test]
+    fn a_false_statement_is_put_right() {
+        let plan = (0..).map(|seed| plan("true_false", seed)).find(|plan| !plan.items[0].truth).unwrap();
+        let statement = SOURCE.replace("Gustave Eiffel", "Victor Hugo");
+        let reply = serde_json::json!({"evidence": SOURCE, "answer": false, "question": statement});
+        let item = plan.item(0, 0, &reply.to_string()).unwrap();
+        assert_eq!(item.explanation.unwrap(), "Not “Victor Hugo”: the source says “Gustave Eiffel”.");
+    }
+
+    #[test]
+    fn requests_and_names_follow_from_the_seed() {
+        let request =
+            |seed: u64, index: usize, attempt: usize| plan("short_answer", seed).request(index, attempt);
+        assert_eq!(request(1, 0, 0).sampling, request(1, 0, 0).sampling);
+        assert_ne!(request(1, 0, 0).sampling.seed, request(1, 0, 1).sampling.seed);
+        assert_ne!(request(1, 0, 0).sampling.seed, request(1, 1, 0).sampling.seed);
+        assert_ne!(request(1, 0, 0).sampling.seed, request(2, 0, 0).sampling.seed);
+        let id = |seed: u64, index: usize| plan("short_answer", seed).id("item", index);
+        assert_eq!(id(1, 0), id(1, 0));
+        assert_ne!(id(1, 0), id(1, 1));
+        assert_ne!(id(1, 0), id(2, 0));
+    }
+
+    #[test]
+    fn evidence_from_nowhere_is_refused() {
+        let reply = serde_json::json!({"evidence": "Paris is big.", "answer": "Paris", "question": "What is big here?"});
+        let refused = plan("short_answer", 1).item(0, 0, &reply.to_string());
+        assert_eq!(refused, Err(RejectReason::NotGrounded));
+    }
+}
