@@ -1,6 +1,8 @@
 //! Everything through a public door: one binary, a module a theme.
 
+mod clients;
 mod contract;
 mod engine;
+mod served;
 mod structured;
 mod text;
