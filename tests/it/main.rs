@@ -3,6 +3,8 @@
 mod clients;
 mod contract;
 mod engine;
+mod logits;
+mod models;
 mod served;
 mod structured;
 mod text;
