@@ -64,11 +64,11 @@ macro_rules! settings {
             $( $(#[doc = $help])+ pub $name: Setting<$type>, )+
         }
 
-        #[doc = concat!("The flags of [`", stringify!($settings), "`].")]
+        #[doc = concat!("The flags of [`", stringify!($settings), "`], of which any may be left out.")]
         #[derive(Clone, Debug, Default, clap::Args)]
         #[command(next_help_heading = $heading)]
         pub struct $flags {
-            $( $(#[doc = $help])+ #[arg(long, value_name = $placeholder)] $name: Option<$type>, )+
+            $( $(#[doc = $help])+ #[arg(long, value_name = $placeholder)] pub $name: Option<$type>, )+
         }
 
         impl $settings {
@@ -99,8 +99,8 @@ settings! {
     backend: String = "candle".to_owned(), "NAME";
     /// Requests that are written at the same time
     slots: usize = 4, "N";
-    /// Tokens that a prompt and its reply may take together, at most what the model was made for
-    context_len: usize = 4096, "TOKENS";
+    /// Tokens that a prompt and its reply may take together; 0: as many as the model was made for, at most 2048
+    context_len: usize = 0, "TOKENS";
     /// Tokens of one step; longer prompts are cut into several
     max_step_tokens: usize = 256, "TOKENS";
     /// Requests that may wait for a slot; more are refused

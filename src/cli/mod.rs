@@ -1,3 +1,109 @@
-//! cli
-pub mod probe;
-pub mod pull;
+//! The command line: one file a verb, and nothing that another room could know.
+//!
+//! Wires the rooms together, reads settings, talks to the terminal. May use all rooms. Errors are
+//! `anyhow`'s and are printed once, by `main`.
+
+mod generate;
+mod inspect;
+mod loaded;
+mod logs;
+mod probe;
+mod pull;
+mod serve;
+
+use crate::config::{HttpSettings, LogFlags, LogSettings, ModelFlags, ModelSettings, Sources};
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// An inference server that writes quizzes
+///
+/// Settings come from flags, from environment variables such as MONDAI_PORT, and from a file; `mondai
+/// serve --print-config` shows each value and where it came from.
+#[derive(Debug, Parser)]
+#[command(name = "mondai", version, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  mondai pull
+  mondai generate --topic 'the solar system' --count 3
+  mondai generate --source notes.txt --kind short_answer --format ndjson
+  mondai serve --port 8080";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Generate(generate::Generate),
+    Inspect(inspect::Inspect),
+    Pull(PullArgs),
+    Probe(probe::Probe),
+}
+
+#[derive(Debug, Args)]
+struct PullArgs {
+    #[command(flatten)]
+    pull: pull::Pull,
+    /// The folder with one folder a model [default: models]
+    #[arg(long, value_name = "DIR")]
+    models_dir: Option<String>,
+}
+
+impl Cli {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// Whatever was in the way, as a chain of causes for `main` to print.
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            Command::Serve(serve) => serve.run(),
+            Command::Generate(generate) => generate.run(),
+            Command::Inspect(inspect) => inspect.run(),
+            Command::Pull(PullArgs { pull, models_dir: dir }) => pull.run(&models_dir(dir)?),
+            Command::Probe(probe) => probe.run(),
+        }
+    }
+}
+
+/// The folder with the models, for the verbs that run none.
+fn models_dir(flag: Option<String>) -> Result<PathBuf> {
+    let flags = ModelFlags { models_dir: flag, ..ModelFlags::default() };
+    let settings = ModelSettings::resolve(flags, &mut Sources::open(None)?)?;
+    Ok(settings.models_dir.value.into())
+}
+
+/// The settings of the verbs that run a model.
+#[derive(Debug, Args)]
+struct CommonFlags {
+    /// A file of settings, in TOML; the keys are the flags' names with `_` for `-` [env: MONDAI_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelFlags,
+    #[command(flatten)]
+    log: LogFlags,
+}
+
+/// Every setting there is.
+struct Settings {
+    model: ModelSettings,
+    http: HttpSettings,
+    log: LogSettings,
+}
+
+impl CommonFlags {
+    fn resolve(self, http: crate::config::HttpFlags) -> Result<Settings> {
+        let file = self.config.or_else(|| std::env::var_os("MONDAI_CONFIG").map(PathBuf::from));
+        let mut sources = Sources::open(file.as_deref())?;
+        let settings = Settings {
+            model: ModelSettings::resolve(self.model, &mut sources)?,
+            http: HttpSettings::resolve(http, &mut sources)?,
+            log: LogSettings::resolve(self.log, &mut sources)?,
+        };
+        sources.finish()?;
+        Ok(settings)
+    }
+}

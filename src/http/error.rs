@@ -26,7 +26,7 @@ pub(super) struct ApiError {
 
 /// The object every client library knows.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct ErrorObject {
+pub(crate) struct ErrorObject {
     message: String,
     #[serde(rename = "type")]
     kind: &'static str,
@@ -37,8 +37,8 @@ pub(super) struct ErrorObject {
 
 /// `{"error": {...}}`, in a body or in an event.
 #[derive(Serialize)]
-pub(super) struct ErrorBody {
-    pub(super) error: ErrorObject,
+pub(crate) struct ErrorBody {
+    pub(crate) error: ErrorObject,
 }
 
 impl ApiError {

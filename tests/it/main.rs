@@ -5,6 +5,7 @@ mod contract;
 mod engine;
 mod logits;
 mod models;
+mod page;
 mod served;
 mod structured;
 mod text;

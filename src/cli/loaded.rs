@@ -1,0 +1,58 @@
+//! A model, opened and ready to write: what `serve` and `generate` have in common.
+
+use crate::backend::{self, OpenOptions, WeightsForm};
+use crate::config::ModelSettings;
+use crate::engine::{Engine, EngineOptions};
+use crate::generation::Generator;
+use crate::metrics::Metrics;
+use crate::model::Model;
+use crate::quiz::QuizService;
+use anyhow::{Context, Result};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub(super) struct Loaded {
+    pub(super) generator: Generator,
+    pub(super) quizzes: QuizService,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Loaded {
+    /// Opens the model on its backend and starts the engine. Takes as long as reading the weights does.
+    pub(super) fn open(settings: &ModelSettings) -> Result<Self> {
+        let began = Instant::now();
+        let name = &settings.model.value;
+        let model = Model::open(name, Path::new(&settings.models_dir.value))
+            .with_context(|| format!("the model {name} cannot be opened"))?;
+        let options = OpenOptions {
+            slots: settings.slots.value,
+            context_len: settings.context_len.value,
+            max_step_tokens: settings.max_step_tokens.value,
+            weights: WeightsForm::Auto,
+        };
+        let backend = backend::open(&settings.backend.value, &model, &options)
+            .with_context(|| format!("the model {name} cannot be run"))?;
+
+        let metrics = Arc::new(Metrics::new(&model.name));
+        let engine_options = EngineOptions {
+            max_queued: settings.max_queued.value,
+            max_step_tokens: settings.max_step_tokens.value,
+            stall_limit: Duration::from_secs(settings.stall_limit_seconds.value),
+        };
+        let engine = Engine::start(backend, engine_options, Arc::clone(&metrics));
+        let limits = engine.limits().clone();
+        let generator = Generator::new(&model, engine)
+            .with_context(|| format!("the text side of the model {name} cannot be used"))?;
+        let quizzes = QuizService::new(generator.clone(), Arc::clone(&metrics));
+        tracing::info!(
+            model = model.name,
+            backend = limits.backend,
+            slots = limits.slots,
+            context_len = limits.context_len,
+            seconds = began.elapsed().as_secs_f64(),
+            "the model is ready"
+        );
+        Ok(Self { generator, quizzes, metrics })
+    }
+}
