@@ -31,7 +31,7 @@ impl ItemGrammar<'_> {
     fn lark(&self) -> String {
         let mut rules = Rules::default();
         let starts: Vec<String> = if self.candidates.is_empty() {
-            vec![self.from_memory(&mut rules)]
+            vec![self.item_from_memory(&mut rules)]
         } else {
             let grounded = |(idx, sentence): (usize, &&str)| match self.kind {
                 ItemKind::TrueFalse => self.statement_about(sentence, idx, &mut rules),
@@ -48,7 +48,7 @@ impl ItemGrammar<'_> {
         format!("start: {}\n{}", starts.join(" | "), rules.text)
     }
 
-    fn from_memory(&self, rules: &mut Rules) -> String {
+    fn item_from_memory(&self, rules: &mut Rules) -> String {
         let explanation = format!("{} SENTENCE {}", literal(",\"explanation\":\""), literal("\"}"));
         match self.kind {
             ItemKind::TrueFalse => {

@@ -22,4 +22,6 @@ pub use item::{Answer, Check, Evidence, ItemStatus, QuizItem, RejectReason};
 pub use language::Language;
 pub use service::{QuizCreated, QuizEvent, QuizService, QuizStream, QuizSummary, QuizTimings, QuizUsage};
 pub use source::{Sentence, Source, Worth};
-pub use spec::{Difficulty, ItemKind, OneOrMany, QuizRequest, QuizSpec, SpecError, Subject};
+pub use spec::{
+    Difficulty, ItemKind, MAX_SOURCE_CHARS, OneOrMany, QuizRequest, QuizSpec, SpecError, Subject,
+};

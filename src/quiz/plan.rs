@@ -50,7 +50,8 @@ const QUOTING_TOKENS: usize = 8;
 impl QuizPlan {
     pub(super) fn new(spec: QuizSpec, capacity: &Capacity<'_>) -> Self {
         let kinds: Vec<ItemKind> = spec.kinds.iter().copied().cycle().take(spec.count).collect();
-        let truths = (0..spec.count).map(|index| derive(spec.seed, Purpose::Truth, index, 0) % 2 == 0);
+        let truths =
+            (0..spec.count).map(|index| derive(spec.seed, Purpose::Truth, index, 0).is_multiple_of(2));
         let places = match &spec.subject {
             Subject::Topic(_) => vec![(0..0, Vec::new()); spec.count],
             Subject::Source(source) => spread(source, spec.count, spec.seed),

@@ -226,12 +226,9 @@ fn is_answer(words: &[Word], range: Range<usize>) -> bool {
     let is_phrase = words[range.clone()].iter().all(|word| word.form == Form::Phrase);
     let is_most_of_it = range.len() > 1 && range.len() * 2 > words.len();
     let is_several_words = first.form == Form::Plain && first.chars > MAX_UNSPACED_WORD;
-    !first.is_filler
-        && !last.is_filler
-        && !splits_name
-        && !is_most_of_it
-        && !is_several_words
-        && !(is_phrase && range.len() > MAX_PHRASE_WORDS)
+    let is_clause = is_phrase && range.len() > MAX_PHRASE_WORDS;
+    let is_loose = first.is_filler || last.is_filler;
+    !(is_loose || splits_name || is_most_of_it || is_several_words || is_clause)
 }
 
 /// Parts of a run of an unspaced script that is too long to be one word.

@@ -91,13 +91,14 @@ pub struct SpecError {
     pub message: String,
 }
 
-pub const MAX_TOPIC_CHARS: usize = 500;
+const MAX_TOPIC_CHARS: usize = 500;
+/// The longest source, in Unicode code points.
 pub const MAX_SOURCE_CHARS: usize = 200_000;
-pub const MAX_COUNT: usize = 50;
-pub const MAX_AUDIENCE_CHARS: usize = 200;
-pub const MAX_EXCLUDED: usize = 200;
-pub const MAX_EXCLUDED_CHARS: usize = 500;
-pub const MAX_ITEM_TOKENS: usize = 8192;
+const MAX_COUNT: usize = 50;
+const MAX_AUDIENCE_CHARS: usize = 200;
+const MAX_EXCLUDED: usize = 200;
+const MAX_EXCLUDED_CHARS: usize = 500;
+const MAX_ITEM_TOKENS: usize = 8192;
 
 const DEFAULT_COUNT: u64 = 5;
 /// Low enough for a small model to stay on its subject, high enough that a second attempt differs.

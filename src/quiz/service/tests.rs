@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Plays a model: what it writes follows from the request, when it is done from `delay`.
 struct Scripted {
-    reply: Box<dyn Fn(&TextRequest, usize) -> Result<String, GenerateError> + Send + Sync>,
+    reply: Box<ReplyFn>,
     delay: Box<dyn Fn(usize) -> Duration + Send + Sync>,
     /// Answers to the calls of `write`, from the first on; accepted when used up.
     refusals: Mutex<VecDeque<Option<GenerateError>>>,
@@ -33,6 +33,9 @@ impl Scripted {
         }
     }
 }
+
+/// The reply to a request, by the number of the call.
+type ReplyFn = dyn Fn(&TextRequest, usize) -> Result<String, GenerateError> + Send + Sync;
 
 /// Counts a reply as running while it lives.
 struct Running(Arc<AtomicUsize>);
@@ -102,8 +105,9 @@ fn good_reply(request: &TextRequest) -> String {
         "amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "jewel", "kayak",
         "lotus", "maple", "north", "ocean", "pearl",
     ];
+    // Five places with words of their own: none is said twice.
     let word = |shift: u32| WORDS[(request.sampling.seed >> shift) as usize % WORDS.len()];
-    let question = format!("Which {} {} {} {} {}?", word(0), word(7), word(14), word(21), word(28));
+    let question = format!("Which {}a {}b {}c {}d {}e?", word(0), word(7), word(14), word(21), word(28));
     json!({"answer": format!("{}x", word(35)), "question": question, "explanation": "It is so."}).to_string()
 }
 
@@ -147,7 +151,7 @@ async fn items_come_in_order_between_created_and_completed() {
     let QuizEvent::Created(created) = &events[0] else { panic!("{:?}", events[0]) };
     assert_eq!((created.seed, created.requested, created.model.as_str()), (11, 10, "scripted"));
     let indices: Vec<usize> = items(&events).iter().map(|item| item.index).collect();
-    assert_eq!(indices, (0..10).collect::<Vec<_>>(), "{:?}", completed(&events));
+    assert_eq!(indices, (0..10).collect::<Vec<_>>());
     let summary = completed(&events);
     assert_eq!((summary.requested, summary.delivered), (10, 10));
     assert_eq!(summary.usage.prompt_tokens, 100 + 10 * summary.rejected.values().sum::<usize>());
@@ -159,7 +163,7 @@ async fn items_come_in_order_between_created_and_completed() {
 async fn the_same_seed_gives_the_same_quiz_whatever_the_timing() {
     // Half of the replies are no good, and some repeat others.
     let reply = |request: &TextRequest, _| {
-        Ok(if request.sampling.seed % 2 == 0 { "{}".to_owned() } else { good_reply(request) })
+        Ok(if request.sampling.seed.is_multiple_of(2) { "{}".to_owned() } else { good_reply(request) })
     };
     let mut quizzes = Vec::new();
     for timing in 0..6_u64 {
