@@ -25,3 +25,6 @@ pub use source::{Sentence, Source, Worth};
 pub use spec::{
     Difficulty, ItemKind, MAX_SOURCE_CHARS, OneOrMany, QuizRequest, QuizSpec, SpecError, Subject,
 };
+
+/// The published JSON Schema (draft 2020-12) of a quiz; an item is its `$defs/item`.
+pub const QUIZ_SCHEMA: &str = include_str!("../../docs/quiz.schema.json");
