@@ -5,6 +5,7 @@
 //! is an error, and is kept for [`ScriptedControl::violations`], where the engine's own patience with
 //! failing steps cannot hide it.
 
+use super::rules::{BrokenRule, check_copy, check_rows};
 use super::{Backend, BackendError, Limits, Logits, Row, Slot};
 use crate::text::TokenId;
 use std::collections::VecDeque;
@@ -99,47 +100,8 @@ impl ScriptedBackend {
         self.control.clone()
     }
 
-    /// What breaks the rules of [`Backend::extend`] in these rows.
-    fn violation(&self, rows: &[Row<'_>]) -> Option<String> {
-        let limits = &self.limits;
-        let n_tokens: usize = rows.iter().map(|row| row.tokens.len()).sum();
-        if rows.is_empty() || rows.len() > limits.max_step_rows {
-            return Some(format!("a step of {} rows, {} may be", rows.len(), limits.max_step_rows));
-        }
-        if n_tokens > limits.max_step_tokens {
-            return Some(format!("a step of {n_tokens} tokens, {} may be", limits.max_step_tokens));
-        }
-        for (idx, row) in rows.iter().enumerate() {
-            let Some(resident) = self.slots.get(row.slot.0) else {
-                return Some(format!("{:?} of {}", row.slot, limits.slots));
-            };
-            if rows[..idx].iter().any(|other| other.slot == row.slot) {
-                return Some(format!("{:?} twice in a step", row.slot));
-            }
-            if row.start > resident.len() {
-                return Some(format!("{:?} holds {} positions, not {}", row.slot, resident.len(), row.start));
-            }
-            if row.tokens.is_empty() || row.logits_from > row.tokens.len() {
-                return Some(format!("{} tokens, logits from {}", row.tokens.len(), row.logits_from));
-            }
-            if row.start + row.tokens.len() > limits.context_len {
-                return Some(format!("{:?} over its {} positions", row.slot, limits.context_len));
-            }
-            if let Some(token) = row.tokens.iter().find(|&&token| token as usize >= limits.vocab_size) {
-                return Some(format!("token {token} of {}", limits.vocab_size));
-            }
-        }
-        None
-    }
-
-    fn copy_violation(&self, from: Slot, to: Slot, len: usize) -> Option<String> {
-        let (Some(resident), Some(_)) = (self.slots.get(from.0), self.slots.get(to.0)) else {
-            return Some(format!("a copy from {from:?} to {to:?} of {}", self.limits.slots));
-        };
-        if from == to {
-            return Some(format!("a copy of {from:?} to itself"));
-        }
-        (len > resident.len()).then(|| format!("{from:?} holds {} positions, not {len}", resident.len()))
+    fn held(&self) -> Vec<usize> {
+        self.slots.iter().map(Vec::len).collect()
     }
 }
 
@@ -155,8 +117,8 @@ impl Backend for ScriptedBackend {
             tokens: row.tokens.to_vec(),
             logits: row.tokens.len() - row.logits_from.min(row.tokens.len()),
         };
-        let violation = self.violation(rows);
-        self.control.pass(Call::Extend(rows.iter().map(called).collect()), violation)?;
+        let legal = check_rows(&self.limits, &self.held(), rows);
+        self.control.pass(Call::Extend(rows.iter().map(called).collect()), legal)?;
         let mut state = self.control.lock();
         let of_step = state.step_faults.pop_front();
         let of_token = |row: &Row<'_>| {
@@ -192,7 +154,8 @@ impl Backend for ScriptedBackend {
     }
 
     fn copy_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<(), BackendError> {
-        self.control.pass(Call::CopyPrefix { from, to, len }, self.copy_violation(from, to, len))?;
+        let legal = check_copy(&self.limits, &self.held(), from, to, len);
+        self.control.pass(Call::CopyPrefix { from, to, len }, legal)?;
         let fault = self.control.lock().copy_faults.pop_front();
         self.slots[to.0].clear();
         if let Some(fault) = fault {
@@ -242,7 +205,7 @@ impl ScriptedControl {
     }
 
     /// The beginning of every call: it is noted, waits if it must, and is refused if it breaks the rules.
-    fn pass(&self, call: Call, violation: Option<String>) -> Result<(), BackendError> {
+    fn pass(&self, call: Call, legal: Result<(), BrokenRule>) -> Result<(), BackendError> {
         let mut state = self.lock();
         state.calls.push(call);
         state.n_blocked += 1;
@@ -250,13 +213,10 @@ impl ScriptedControl {
         let mut state = self.wait_while(state, |state| state.held && state.n_permits == 0);
         state.n_blocked -= 1;
         state.n_permits = state.n_permits.saturating_sub(1);
-        match violation {
-            None => Ok(()),
-            Some(violation) => {
-                state.violations.push(violation.clone());
-                Err(BackendError::Step { backend: NAME, source: violation.into() })
-            }
-        }
+        legal.map_err(|broken| {
+            state.violations.push(broken.to_string());
+            BackendError::Step { backend: NAME, source: broken.into() }
+        })
     }
 
     fn wait_while<'a>(
