@@ -1,7 +1,9 @@
 //! What every backend promises, stamped once for each.
 
 use mondai::backend::scripted::ScriptedBackend;
-use mondai::backend::{Backend, BackendError, Logits, Row, Slot};
+use mondai::backend::{self, Backend, BackendError, Logits, OpenOptions, Row, Slot, WeightsForm};
+use mondai::model::Model;
+use std::path::Path;
 
 /// A backend under test, and how far its logits may be from equal ones.
 struct Subject {
@@ -30,20 +32,27 @@ macro_rules! contract {
         mod $name {
             $(#[test]
             fn $case() {
-                let backend: Box<dyn mondai::backend::Backend> = Box::new($open);
-                super::$case(super::Subject::new(backend, $tolerance));
+                super::$case(super::Subject::new($open, $tolerance));
             })*
         }
     };
 }
 
-contract!(
-    scripted,
-    mondai::backend::scripted::ScriptedBackend::new(
-        mondai::backend::scripted::ScriptedBackend::small_limits()
-    ),
-    tolerance = 0.0
-);
+contract!(scripted, super::scripted(), tolerance = 0.0);
+contract!(candle_f32, super::candle("llama", super::WeightsForm::F32), tolerance = 0.0);
+contract!(candle_stored, super::candle("gguf-Q4_1.gguf", super::WeightsForm::Stored), tolerance = 0.0);
+
+fn scripted() -> Box<dyn Backend> {
+    Box::new(ScriptedBackend::new(ScriptedBackend::small_limits()))
+}
+
+/// A tiny model under `tests/fixtures/golden/`.
+fn candle(name: &str, weights: WeightsForm) -> Box<dyn Backend> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden").join(name);
+    let model = Model::open(path.to_str().expect("the repository's path is UTF-8"), Path::new("models"));
+    let options = OpenOptions { slots: 4, context_len: 96, max_step_tokens: 64, weights };
+    backend::open("candle", &model.expect("the fixture is sound"), &options).expect("the model opens")
+}
 
 impl Subject {
     fn new(backend: Box<dyn Backend>, tolerance: f32) -> Self {
