@@ -35,14 +35,14 @@ pub(crate) struct Scheduler {
     max_step_tokens: usize,
     waiting: VecDeque<(SequenceId, Vec<TokenId>)>,
     slots: Vec<SlotState>,
-    /// Counts admissions, plans and releases: the order of things, not their time.
+    /// Counts admissions, rows and releases: the order of things, not their time.
     tick: u64,
 }
 
 struct SlotState {
-    /// All tokens of the sequence that holds the slot, or what the last one left.
+    /// All tokens of the sequence that holds the slot, or of the last one that did.
     tokens: Vec<TokenId>,
-    /// How many of them are in the KV cache; all, in a free slot.
+    /// How many of them are in the KV cache.
     n_resident: usize,
     holder: Option<Holder>,
     /// When the tokens were of use last: released, or copied.
@@ -143,23 +143,25 @@ impl Scheduler {
 
     /// The rows of the next step; none when nothing is running.
     pub(crate) fn plan(&mut self) -> Vec<PlannedRow> {
-        self.tick += 1;
         let (mut prompts, mut replies) = (Vec::new(), Vec::new());
         for (idx, slot) in self.slots.iter().enumerate() {
             if let Some(holder) = &slot.holder {
-                let list = if slot.n_resident < holder.prompt_len { &mut prompts } else { &mut replies };
-                list.push((holder.planned_at, holder.admitted_at, idx));
+                if slot.n_resident < holder.prompt_len {
+                    prompts.push((holder.admitted_at, idx));
+                } else {
+                    replies.push((holder.planned_at, idx));
+                }
             }
         }
+        prompts.sort_unstable();
         replies.sort_unstable();
-        prompts.sort_unstable_by_key(|&(_, admitted_at, _)| admitted_at);
 
         let mut rows = Vec::with_capacity(self.slots.len().min(self.max_step_rows));
         let mut tokens_left = self.max_step_tokens;
         let kept_for_prompts = usize::from(!prompts.is_empty());
         let for_replies = replies.into_iter().map(|reply| (reply, kept_for_prompts));
         let for_prompts = prompts.into_iter().map(|prompt| (prompt, 0));
-        for ((_, _, idx), kept_back) in for_replies.chain(for_prompts) {
+        for ((_, idx), kept_back) in for_replies.chain(for_prompts) {
             if rows.len() + kept_back >= self.max_step_rows || tokens_left <= kept_back {
                 continue;
             }
@@ -191,7 +193,6 @@ impl Scheduler {
         self.tick += 1;
         let tick = self.tick;
         if let Some(slot) = self.slot_of(id) {
-            slot.tokens.truncate(slot.n_resident);
             slot.holder = None;
             slot.used_at = tick;
         } else {
@@ -215,6 +216,7 @@ impl Scheduler {
     fn row(&mut self, idx: usize, max_len: usize) -> PlannedRow {
         let slot = &mut self.slots[idx];
         let holder = slot.holder.as_mut().expect("only held slots get rows");
+        self.tick += 1; // no two rows are planned at the same tick, so that turns are taken evenly
         holder.planned_at = self.tick;
         let pending = slot.tokens.len() - slot.n_resident;
         debug_assert!(pending > 0, "a running sequence always has a token to compute");

@@ -207,6 +207,39 @@ fn a_long_prompt_is_cut_and_mixed_with_replies() {
 }
 
 #[test]
+fn replies_leave_room_for_a_prompt() {
+    for (rows, tokens) in [(2, 64), (3, 2)] {
+        let mut world = World::new(limits(3, rows, 512), tokens);
+        for author in 0..2 {
+            world.submit(prompt(0, 0, author, 1), 90);
+        }
+        world.step(None, false, 0);
+        let newcomer = world.submit(prompt(0, 0, 2, 100), 9);
+        for step in 0..2 {
+            let rows = world.step(None, false, 0);
+            assert_eq!(rows.last().map(|row| row.id), Some(newcomer), "step {step}");
+        }
+    }
+}
+
+#[test]
+fn replies_take_turns_when_rows_are_few() {
+    let mut world = World::new(limits(3, 2, 512), 64);
+    for author in 0..3 {
+        world.submit(prompt(0, 0, author, 1), 90);
+    }
+    world.step(None, false, 0);
+    world.step(None, false, 0);
+    let mut n_rows = BTreeMap::new();
+    for _ in 0..30 {
+        for row in world.step(None, false, 0) {
+            *n_rows.entry(row.id).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(n_rows.into_values().collect::<Vec<_>>(), [20, 20, 20]);
+}
+
+#[test]
 fn forced_tokens_and_the_last_one_are_one_row() {
     let mut world = World::new(limits(1, 1, 512), 64);
     world.submit(prompt(0, 0, 0, 10), 3);
@@ -280,6 +313,22 @@ fn the_slot_used_least_recently_goes_first() {
     // Family 1 came back before 3 needed a slot, so 2 had to go.
     world.submit(prompt(1, 100, 9, 10), 1);
     assert_eq!(world.step(None, false, 0)[0].start, 100);
+}
+
+#[test]
+fn being_copied_is_a_use() {
+    let mut world = World::new(limits(3, 3, 512), 512);
+    world.submit(prompt(0, 40, 0, 400), 1); // instructions and a passage
+    world.finish_all(1);
+    world.submit(prompt(5, 100, 5, 10), 1);
+    world.finish_all(1);
+    world.submit(prompt(0, 40, 1, 100), 1); // copies the instructions
+    world.finish_all(1);
+    assert_eq!(world.copies.len(), 1);
+    world.submit(prompt(7, 100, 7, 10), 1); // so this takes the other slot
+    world.finish_all(1);
+    world.submit(prompt(0, 40, 0, 410), 1);
+    assert_eq!(world.step(None, false, 0)[0].start, 440);
 }
 
 #[test]
