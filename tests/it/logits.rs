@@ -7,9 +7,9 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-/// How far a logit may be from transformers', both in f32. They sum in different orders; logits reach
-/// 30 in the tiny models and SmolLM2, where one unit in the last place is 2e-6.
-const TOLERANCE: f32 = 3e-4;
+/// How far a logit may be from transformers', both in f32 but summed in other orders. Seen: 7e-5 in
+/// SmolLM2, whose logits reach 32, and 2e-5 in the tiny models, whose reach 8.
+const TOLERANCE: f32 = 2e-4;
 
 /// What `scripts/golden.py` writes.
 #[derive(Deserialize)]
