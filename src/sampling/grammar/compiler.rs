@@ -22,6 +22,7 @@ const MAX_ENDING_BYTES: usize = 1 << 20;
 const MIN_ENDING_BYTES: usize = 1 << 14;
 /// Lexemes to look at for the shortest reply, about 10 µs each.
 const SHORTEST_REPLY_STAGES: usize = 4_000;
+const NO_SPECIAL_TOKENS: &str = "special tokens are not supported";
 
 /// Compiles grammars for one vocabulary; one a model, shared by all requests.
 pub struct GrammarCompiler {
@@ -100,6 +101,9 @@ impl GrammarCompiler {
             }
             GrammarSpec::Lark(lark) => {
                 check_text(lark)?;
+                if lark.contains("allow_invalid_utf8") {
+                    return Err(GrammarError::unsupported("`allow_invalid_utf8` is not supported"));
+                }
                 GrammarWithLexer::from_lark(lark.clone())
             }
         };
@@ -166,7 +170,7 @@ fn refuse_what_is_ignored(parser: &mut TokenParser) -> Result<(), GrammarError> 
         (spec.has_max_tokens, "`max_tokens=` is not supported"),
         (spec.has_temperature, "`temperature=` is not supported"),
         (spec.no_forcing, "`no_forcing` is not supported"),
-        (spec.token_range_lexemes(&spec.all_lexemes()).len() > 1, "special tokens are not supported"),
+        (spec.token_range_lexemes(&spec.all_lexemes()).len() > 1, NO_SPECIAL_TOKENS),
     ];
     match refused.iter().find(|(found, _)| *found) {
         Some((_, reason)) => Err(GrammarError::unsupported(*reason)),
@@ -198,5 +202,10 @@ fn check_text(grammar: &str) -> Result<(), GrammarError> {
 /// llguidance prints backtraces and states behind the first line of its errors.
 pub(super) fn first_line(error: &anyhow::Error) -> String {
     let text = error.to_string();
-    text.lines().next().unwrap_or_default().trim_end_matches("<non-verbose/>").trim_end().to_owned()
+    let line = text.lines().next().unwrap_or_default().trim_end_matches("<non-verbose/>").trim_end();
+    match line.strip_prefix("panic: ") {
+        Some(message) if message.contains("special token") => NO_SPECIAL_TOKENS.to_owned(),
+        Some(message) => format!("llguidance failed on it: {message}"),
+        None => line.to_owned(),
+    }
 }

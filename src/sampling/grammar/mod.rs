@@ -43,6 +43,21 @@ pub enum GrammarSpec {
     /// A text that the expression matches from its first character to its last.
     Regex(String),
     /// llguidance's dialect of Lark. Without special tokens, `stop=`, `max_tokens=`, `temperature=`.
+    ///
+    /// Names in capitals are regular, and only those may be joined by `&` and negated by `~`. A text
+    /// held to spans of another, here an answer to the sentence it rests on:
+    ///
+    /// ```text
+    /// start: "{\"evidence\":\"" (pair_0 | pair_1) "\",\"question\":\"" QUESTION "\"}"
+    /// pair_0: "It opened in 1889.\",\"answer\":\"" SPAN_0
+    /// pair_1: "湖は滋賀県にある。\",\"answer\":\"" SPAN_1
+    /// SPAN_0: %regex {"substring_chunks": ["It", " ", "opened", " ", "in", " ", "1889", "."]} & /.+/
+    /// SPAN_1: %regex {"substring_chunks": ["湖", "は", "滋賀県", "に", "ある", "。"]} & /.+/
+    /// QUESTION: /[^"\\\x00-\x1f]{1,200}/
+    /// ```
+    ///
+    /// A chunk is never cut, and `& /.+/` leaves out the span of none. In a JSON string the chunks are
+    /// what stands between its quotes, escapes and all: `\n` in a text is the chunk `"\\n"`.
     Lark(String),
 }
 

@@ -5,10 +5,13 @@ use serde_json::{Map, Value, json};
 
 /// Schemas in schemas; deeper ones are refused.
 const MAX_DEPTH: usize = 64;
+/// Schemas in all, and properties of one object: llguidance takes about a second for twice as many.
+const MAX_SCHEMAS: usize = 5_000;
+const MAX_PROPERTIES: usize = 500;
 /// Tries to find the part of a schema that llguidance refuses.
 const MAX_BLAME_TRIES: usize = 64;
-/// llguidance reads numbers as `f64`; integers beyond this lose digits.
-const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
+/// llguidance reads numbers as `f64`; integers from here on, 2^53, may lose digits.
+const FIRST_INEXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
 /// Numbers that the schema leaves unbounded stay below this, so that no reader runs out of digits.
 const LARGEST_NUMBER: i64 = 999_999_999_999_999;
@@ -139,6 +142,8 @@ fn children(schema: &Value) -> Vec<(String, &Value)> {
 #[derive(Default)]
 struct Place {
     steps: Vec<String>,
+    /// Schemas met so far.
+    n_schemas: usize,
 }
 
 impl Place {
@@ -175,6 +180,10 @@ fn strip(schema: &Value, place: &mut Place) -> Result<Value, GrammarError> {
         Value::Object(object) => object,
         _ => return Err(place.refuse("a schema must be an object or a boolean")),
     };
+    place.n_schemas += 1;
+    if place.n_schemas > MAX_SCHEMAS {
+        return Err(GrammarError::unsupported(format!("it holds more than {MAX_SCHEMAS} schemas")));
+    }
     let mut stripped = Map::new();
     for (keyword, value) in object {
         let keyword = keyword.as_str();
@@ -239,7 +248,7 @@ fn check_assertion(keyword: &str, value: &Value, place: &Place) -> Result<(), Gr
 fn is_exact(value: &Value) -> bool {
     match value {
         Value::Number(number) if !number.is_f64() => {
-            number.as_f64().is_some_and(|number| number.abs() <= MAX_EXACT_INTEGER)
+            number.as_f64().is_some_and(|number| number.abs() < FIRST_INEXACT_INTEGER)
         }
         Value::Array(items) => items.iter().all(is_exact),
         Value::Object(members) => members.values().all(is_exact),

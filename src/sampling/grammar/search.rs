@@ -280,7 +280,7 @@ impl Search<'_, '_, '_> {
         let mut bound = FIRST_BOUND.min(self.effort.max_bytes);
         loop {
             // Ever more averse to leaving a place as it was left before, for grammars that recurse.
-            for (look, aversion) in [(Look::Near, 0), (Look::Wide, 1), (Look::Wide, 8)] {
+            for (look, aversion) in [(Look::Near, 0), (Look::Wide, 1), (Look::Everywhere, 8)] {
                 self.walker.pop_to(self.base);
                 if let Some(stages) = self.greedy_way(bound, look, aversion) {
                     return Some(stages);
@@ -339,44 +339,23 @@ impl Search<'_, '_, '_> {
 
     /// Ways out of the lexeme the parse stands in, at most `room` bytes long, by breadth-first search.
     fn exits(&mut self, room: usize, look: Look) -> Vec<Exit> {
-        struct Node {
-            parent: usize,
-            depth: usize,
-            byte: u8,
-        }
         let base = self.walker.n_pushed();
-        let mut nodes = vec![Node { parent: 0, depth: 0, byte: 0 }];
+        let mut tree = Tree::new();
         let mut seen = HashSet::default();
         let mut left_for = HashSet::default();
         let mut exits: Vec<Exit> = Vec::new();
         let mut cheapest = usize::MAX;
-        let mut at = 0; // the node whose bytes are pushed
-        let mut next = 0;
+        let mut left_free_text = false;
         seen.insert(self.walker.position());
-        while next < nodes.len() && nodes.len() < MAX_LEXEME_STEPS {
-            let depth = nodes[next].depth;
+        while let Some((shared, branch)) = tree.next() {
+            let depth = shared + branch.len();
             if depth > room || depth >= cheapest.saturating_add(look.further()) {
                 break;
             }
-            // Go to the node: back to where its branch leaves ours, then forward.
-            let mut branch = Vec::new();
-            let (mut ours, mut theirs) = (at, next);
-            while ours != theirs {
-                if nodes[theirs].depth >= nodes[ours].depth {
-                    branch.push(nodes[theirs].byte);
-                    theirs = nodes[theirs].parent;
-                } else {
-                    ours = nodes[ours].parent;
-                }
-            }
-            self.walker.pop_to(base + nodes[theirs].depth);
-            branch.reverse();
+            self.walker.pop_to(base + shared);
             if !self.walker.push_all(&branch) {
                 break; // only a parser out of its limits refuses what it took before
             }
-            at = next;
-            next += 1;
-
             if self.walker.may_end() {
                 cheapest = cheapest.min(depth);
                 let bytes = self.walker.pushed[base..].to_vec();
@@ -386,7 +365,10 @@ impl Search<'_, '_, '_> {
                 continue;
             }
             let bytes = self.walker.next_bytes();
-            let free_text = look == Look::Near && bytes.len() > 1 && self.walker.in_free_text();
+            let free_text = look != Look::Everywhere && bytes.len() > 1 && self.walker.in_free_text();
+            if free_text && left_free_text {
+                continue; // longer text only leads where shorter text does
+            }
             for &byte in bytes {
                 if look == Look::Near && cheapest <= depth + 1 {
                     break;
@@ -396,12 +378,13 @@ impl Search<'_, '_, '_> {
                 }
                 let Some(left) = self.walker.push(byte) else { continue };
                 let to = self.walker.position();
+                left_free_text |= free_text && left;
                 if left && left_for.insert(to) {
                     let cost = depth + 1 + opens(byte);
                     cheapest = cheapest.min(cost);
                     exits.push(Exit { bytes: self.walker.pushed[base..].to_vec(), cost, to, ends: false });
                 } else if !left && seen.insert(to) {
-                    nodes.push(Node { parent: at, depth: depth + 1, byte });
+                    tree.add(byte);
                 }
                 self.walker.pop_to(base + depth);
             }
@@ -411,13 +394,60 @@ impl Search<'_, '_, '_> {
     }
 }
 
+/// Bytes into a lexeme, by the order in which a breadth-first search comes to them.
+struct Tree {
+    nodes: Vec<Node>,
+    /// The node last come to; nodes are added below it.
+    at: usize,
+    next: usize,
+}
+
+struct Node {
+    parent: usize,
+    depth: usize,
+    byte: u8,
+}
+
+impl Tree {
+    fn new() -> Self {
+        Self { nodes: vec![Node { parent: 0, depth: 0, byte: 0 }], at: 0, next: 0 }
+    }
+
+    fn add(&mut self, byte: u8) {
+        self.nodes.push(Node { parent: self.at, depth: self.nodes[self.at].depth + 1, byte });
+    }
+
+    /// Comes to the next node: how many bytes its place shares with the last one's, and the rest.
+    fn next(&mut self) -> Option<(usize, Vec<u8>)> {
+        if self.next == self.nodes.len() || self.nodes.len() >= MAX_LEXEME_STEPS {
+            return None;
+        }
+        let mut branch = Vec::new();
+        let (mut ours, mut theirs) = (self.at, self.next);
+        while ours != theirs {
+            if self.nodes[theirs].depth >= self.nodes[ours].depth {
+                branch.push(self.nodes[theirs].byte);
+                theirs = self.nodes[theirs].parent;
+            } else {
+                ours = self.nodes[ours].parent;
+            }
+        }
+        branch.reverse();
+        self.at = self.next;
+        self.next += 1;
+        Some((self.nodes[theirs].depth, branch))
+    }
+}
+
 /// Which ways out of a lexeme to look for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Look {
     /// The cheapest, and in free text none through escapes or beyond ASCII.
     Near,
-    /// All that are not much longer.
+    /// Those that are not much longer, too.
     Wide,
+    /// Those through any bytes, too.
+    Everywhere,
 }
 
 impl Look {
@@ -425,7 +455,7 @@ impl Look {
     fn further(self) -> usize {
         match self {
             Look::Near => 0,
-            Look::Wide => LONGER_WAYS,
+            Look::Wide | Look::Everywhere => LONGER_WAYS,
         }
     }
 }

@@ -75,16 +75,14 @@ enum Chooser {
     NeverClosing(u64),
 }
 
-const CHOOSERS: [Chooser; 9] = [
+const CHOOSERS: [Chooser; 7] = [
     Chooser::Random(1),
     Chooser::Random(2),
-    Chooser::Random(3),
     Chooser::Longest,
     Chooser::Opening,
     Chooser::Highest,
     Chooser::Lowest,
     Chooser::NeverClosing(4),
-    Chooser::NeverClosing(5),
 ];
 
 fn shuffled(seed: &mut u64, n: usize) -> usize {
@@ -138,12 +136,7 @@ fn write(grammar: &mut Grammar, mut chooser: Chooser, budget: usize) -> String {
         assert_eq!(end, tokens.len() - 1, "something follows the end");
     }
     let bytes = tokens.iter().flat_map(|&id| vocabulary.bytes(id).to_vec()).collect();
-    assert!(!grammar_gave_up(grammar, &tokens), "llguidance gave up");
     String::from_utf8(bytes).expect("UTF-8")
-}
-
-fn grammar_gave_up(grammar: &mut Grammar, _tokens: &[TokenId]) -> bool {
-    grammar.parser.parser.get_error().is_some()
 }
 
 /// Compiles with the smallest budget that does, and says what it is.
@@ -162,7 +155,7 @@ fn check(compiler: &GrammarCompiler, spec: &GrammarSpec, fits: impl Fn(&str) -> 
         compiler.compile(spec, shortest - 1),
         Err(GrammarError::BudgetTooSmall { shortest: s, budget }) if s == shortest && budget == shortest - 1
     ));
-    for slack in [0, 1, 2, 3, 5, 9, 17, 40, 120] {
+    for slack in [0, 1, 3, 9, 50] {
         for chooser in CHOOSERS {
             let budget = shortest + slack;
             let mut grammar = compiler.compile(spec, budget).expect("within the budget");
@@ -307,4 +300,173 @@ fn lark_grammars_recurse_and_end() {
         &GrammarSpec::Lark("start: item (\",\" item)*\nitem: /[a-z]+/ | \"[\" start \"]\"".to_owned()),
         |s| !s.is_empty() && !s.ends_with(','),
     );
+}
+
+#[test]
+fn the_reply_ends_well_even_if_the_parser_gives_up() {
+    let compiler = compiler();
+    let schema = json!({"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}},
+                        "required": ["a", "b"], "additionalProperties": false});
+    let mut grammar = compiler.compile(&GrammarSpec::JsonSchema(schema), 60).expect("it compiles");
+    let mut text = grammar.forced().expect("forced tokens");
+    let n_forced: usize = text.iter().map(|&id| grammar.vocabulary.bytes(id).len()).sum();
+    for &byte in &b"{\"a\":\""[n_forced..] {
+        text.push(grammar.accept(u32::from(byte)).expect("what is forced, byte by byte"));
+    }
+    text.push(grammar.accept(u32::from(b'x')).expect("a letter"));
+    let _ = grammar.guarded(|parser| parser.parser.test_trigger_lexer_error());
+    let mask = grammar.mask().expect("a mask");
+    assert_eq!(mask.words().iter().map(|word| word.count_ones()).sum::<u32>(), 1);
+    text.extend(grammar.forced().expect("the ending"));
+    assert!(grammar.is_finished());
+    let bytes: Vec<u8> = text.iter().flat_map(|&id| grammar.vocabulary.bytes(id).to_vec()).collect();
+    assert_eq!(String::from_utf8(bytes).expect("UTF-8"), "{\"a\":\"x\",\"b\":0}");
+}
+
+#[test]
+fn a_token_the_grammar_does_not_allow_is_not_taken() {
+    let compiler = compiler();
+    let mut grammar = compiler.compile(&GrammarSpec::Regex("yes|no".to_owned()), 10).expect("it compiles");
+    for wrong in [u32::from(b'x'), END, 319, 320, u32::MAX] {
+        assert_eq!(grammar.accept(wrong).expect("the ending's"), u32::from(b'n'));
+        grammar = compiler.compile(&GrammarSpec::Regex("yes|no".to_owned()), 10).expect("it compiles");
+    }
+}
+
+#[test]
+fn masks_and_tokens_are_refused_when_the_reply_is_over() {
+    let compiler = compiler();
+    let mut grammar = compiler.compile(&GrammarSpec::Regex("a".to_owned()), 5).expect("it compiles");
+    assert_eq!(grammar.forced().expect("forced tokens"), [u32::from(b'a')]);
+    assert!(grammar.is_finished() && grammar.forced().expect("none").is_empty());
+    assert!(grammar.mask().is_err() && grammar.accept(u32::from(b'a')).is_err());
+}
+
+fn refused(compiler: &GrammarCompiler, spec: &GrammarSpec) -> String {
+    match compiler.compile(spec, 300) {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("{spec:?} is not refused"),
+    }
+}
+
+#[test]
+fn what_cannot_be_honoured_is_refused_by_name_and_place() {
+    let compiler = compiler();
+    let cases = [
+        (json!({"type": "array", "uniqueItems": true}), "`uniqueItems` is not supported (at the top)"),
+        (
+            json!({"properties": {"a/b": {"not": {"type": "null"}}}}),
+            "`not` is not supported (at /properties/a~1b)",
+        ),
+        (
+            json!({"type": "string", "format": "idn-email"}),
+            "the format `idn-email` is not supported (at the top)",
+        ),
+        (json!({"type": "string", "maxLenght": 5}), "`maxLenght` is not supported (at the top)"),
+        (
+            json!({"type": "object", "x-guidance": {"lenient": true}}),
+            "`x-guidance` is not supported (at the top)",
+        ),
+        (json!({"items": [{"if": true}]}), "`if` is not supported (at /items/0)"),
+        (json!({"enum": [9_007_199_254_740_993_i64]}), "too large to be exact (at the top)"),
+        (
+            json!({"type": "object", "minProperties": 3}),
+            "up to one more than the required properties (at the top)",
+        ),
+        (
+            json!({"properties": {"a": {"oneOf": [{"type": "number"}, {"type": "number", "minimum": 3}]}}}),
+            "(at /properties/a)",
+        ),
+        (json!({"properties": {"a": {"type": "string", "pattern": "(?=x)"}}}), "(at /properties/a)"),
+        (json!({"properties": {"a": {"type": "strin"}}}), "Invalid type: strin (at /properties/a)"),
+        (json!({"$ref": "#/$defs/missing"}), "missing"),
+        (json!({"$ref": "http://example.com/schema"}), "example.com"),
+        (json!({"type": "string", "minLength": 5, "maxLength": 4}), "Unsatisfiable"),
+        (json!(false), "allows no document"),
+        (json!("string"), "a schema must be an object or a boolean"),
+        (
+            json!({"$ref": "#/$defs/e", "$defs": {"e": {"type": "object", "properties": {"n": {"$ref": "#/$defs/e"}},
+                "required": ["n"]}}}),
+            "no reply was found",
+        ),
+    ];
+    for (schema, reason) in cases {
+        let message = refused(&compiler, &GrammarSpec::JsonSchema(schema.clone()));
+        assert!(message.contains(reason), "{schema}: {message}");
+    }
+    let cases = [
+        ("start: <|im_end|>", "special tokens are not supported"),
+        ("start: \"a\" <[65]>", "special tokens are not supported"),
+        ("start: a\na[stop=\"x\"]: /[^x]*/", "`stop=` is not supported"),
+        ("start: a \"b\"\na[max_tokens=3]: /[^x]*/", "`max_tokens=` is not supported"),
+        ("start: a\na[temperature=0.5]: /[^x]*/", "`temperature=` is not supported"),
+        ("%llguidance {\"no_forcing\": true}\nstart: \"a\"", "`no_forcing` is not supported"),
+        ("%llguidance {\"allow_invalid_utf8\": true}\nstart: \"a\"", "`allow_invalid_utf8` is not supported"),
+        (
+            "start: %json {\"type\": \"array\", \"uniqueItems\": true, \"x-guidance\": {\"lenient\": true}}",
+            "uniqueItems",
+        ),
+        ("start: unknown", "unknown"),
+        ("start: \"a\" start", "no reply was found"),
+        ("start: start \"a\"", "cannot be honoured"),
+        ("  ", "it is empty"),
+    ];
+    for (lark, reason) in cases {
+        let message = refused(&compiler, &GrammarSpec::Lark(lark.to_owned()));
+        assert!(message.contains(reason), "{lark}: {message}");
+    }
+    for (regex, reason) in [("a(?=b)", "regex"), ("(", "regex"), ("", "it is empty"), ("[^\\s\\S]", "")] {
+        let message = refused(&compiler, &GrammarSpec::Regex(regex.to_owned()));
+        assert!(message.contains(reason), "{regex}: {message}");
+    }
+}
+
+/// Answers, or refuses, with bounded work; it must come back at all.
+#[test]
+fn hostile_grammars_are_refused_or_bounded() {
+    let compiler = compiler();
+    let nested = |depth: usize, schema: fn(Value) -> Value| {
+        (0..depth).fold(json!({"type": "null"}), |inner, _| schema(inner))
+    };
+    let names: Vec<String> = (0..5_000).map(|n| format!("property number {n}")).collect();
+    let properties: Value = names.iter().map(|name| (name.clone(), json!({"type": "string"}))).collect();
+    let schemas = [
+        nested(50, |inner| json!({"type": "object", "properties": {"a": inner}, "required": ["a"]})),
+        nested(1_000, |inner| json!({"type": "array", "items": inner, "minItems": 1})),
+        nested(11, |inner| json!({"anyOf": [inner, {"type": "array", "items": inner}]})),
+        json!({"type": "array", "items": {"type": "null"}, "minItems": 1_000_000}),
+        json!({"type": "string", "minLength": 1_000_000_000}),
+        json!({"type": "string", "maxLength": 1_000_000_000}),
+        json!({"type": "string", "pattern": "^((a{1,1000}){1,1000}){1,1000}$"}),
+        json!({"type": "string", "pattern": "^(.*a.{500})(.*b.{500})$"}),
+        json!({"enum": names}),
+        json!({"type": "object", "properties": properties, "additionalProperties": false}),
+        json!({"type": "object", "properties": properties, "required": names}),
+        json!({"$ref": "#"}),
+        json!({"allOf": [{"$ref": "#"}, {"type": "object"}]}),
+        json!({"type": "number", "multipleOf": 1e-300}),
+    ];
+    for schema in schemas {
+        write_if_compiled(&compiler, &GrammarSpec::JsonSchema(schema));
+    }
+    for regex in [
+        "(x+x+)+y",
+        "((a*)*)*b",
+        ".{0,100000}x",
+        "(a|b|ab)*c{5000}",
+        "(?s:.)*(abc){2000}",
+        &"(".repeat(50_000),
+    ] {
+        write_if_compiled(&compiler, &GrammarSpec::Regex(regex.to_owned()));
+    }
+    let deep_rule = format!("start: {}\"a\"{}", "(".repeat(150), ")".repeat(150));
+    for lark in [&deep_rule, "start: a* a* a* a* a*\na: \"x\"", "start: a a a\na: start | \"x\""] {
+        write_if_compiled(&compiler, &GrammarSpec::Lark(lark.to_owned()));
+    }
+}
+
+fn write_if_compiled(compiler: &GrammarCompiler, spec: &GrammarSpec) {
+    if let Ok(mut grammar) = compiler.compile(spec, 300) {
+        write(&mut grammar, Chooser::NeverClosing(3), 300);
+    }
 }
