@@ -3,6 +3,7 @@
 mod clients;
 mod contract;
 mod engine;
+mod grammar;
 mod logits;
 mod models;
 mod page;
