@@ -7,6 +7,7 @@ mod grammar;
 mod logits;
 mod models;
 mod page;
+mod quiz;
 mod served;
 mod structured;
 mod text;
