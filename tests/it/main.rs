@@ -1,9 +1,11 @@
 //! Everything through a public door: one binary, a module a theme.
 
+mod cli;
 mod clients;
 mod contract;
 mod engine;
 mod grammar;
+mod http;
 mod logits;
 mod models;
 mod page;

@@ -8,6 +8,8 @@ use crate::text::{ChatMessage, Role, TokenId};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::ops::{Bound, RangeBounds};
 
 /// Replies one request may ask for.
 const MAX_CHOICES: u64 = 16;
@@ -218,14 +220,19 @@ fn sampling(request: &ChatRequest) -> Result<SamplingParams, ApiError> {
     let defaults = SamplingParams::default();
     Ok(SamplingParams {
         temperature: in_range("temperature", request.temperature, defaults.temperature, 0.0..=2.0)?,
-        top_k: usize::try_from(in_range("top_k", request.top_k, 0, -1..=i64::MAX)?).unwrap_or(0),
-        top_p: in_range("top_p", request.top_p, defaults.top_p, f32::MIN_POSITIVE..=1.0)?,
+        top_k: usize::try_from(in_range("top_k", request.top_k, 0, -1..)?).unwrap_or(0),
+        top_p: in_range(
+            "top_p",
+            request.top_p,
+            defaults.top_p,
+            (Bound::Excluded(0.0), Bound::Included(1.0)),
+        )?,
         min_p: in_range("min_p", request.min_p, defaults.min_p, 0.0..=1.0)?,
         repetition_penalty: in_range(
             "repetition_penalty",
             request.repetition_penalty,
             defaults.repetition_penalty,
-            f32::MIN_POSITIVE..=f32::MAX,
+            (Bound::Excluded(0.0), Bound::Excluded(f32::INFINITY)),
         )?,
         frequency_penalty: in_range("frequency_penalty", request.frequency_penalty, 0.0, -2.0..=2.0)?,
         presence_penalty: in_range("presence_penalty", request.presence_penalty, 0.0, -2.0..=2.0)?,
@@ -236,18 +243,30 @@ fn sampling(request: &ChatRequest) -> Result<SamplingParams, ApiError> {
 }
 
 /// A number that has to lie within `range`; NaN never does.
-fn in_range<T: PartialOrd + Copy + std::fmt::Display>(
+fn in_range<T: PartialOrd + Copy + Display>(
     param: &str,
     value: Option<T>,
     default: T,
-    range: std::ops::RangeInclusive<T>,
+    range: impl RangeBounds<T>,
 ) -> Result<T, ApiError> {
     let value = value.unwrap_or(default);
     if range.contains(&value) {
         return Ok(value);
     }
-    let message = format!("`{param}` is {value}, which is not within {} and {}", range.start(), range.end());
-    Err(ApiError::invalid(param, message))
+    let bounds = [
+        match range.start_bound() {
+            Bound::Included(least) => Some(format!("at least {least}")),
+            Bound::Excluded(least) => Some(format!("more than {least}")),
+            Bound::Unbounded => None,
+        },
+        match range.end_bound() {
+            Bound::Included(most) => Some(format!("at most {most}")),
+            Bound::Excluded(most) => Some(format!("less than {most}")),
+            Bound::Unbounded => None,
+        },
+    ];
+    let bounds: Vec<String> = bounds.into_iter().flatten().collect();
+    Err(ApiError::invalid(param, format!("`{param}` is {value}; it must be {}", bounds.join(" and "))))
 }
 
 fn random_seed() -> u64 {
