@@ -6,7 +6,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 /// A body that was JSON and fits `T`.
 pub(super) struct JsonBody<T>(pub(super) T);
@@ -50,7 +50,9 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
         let error = error.into_inner();
-        if error.is_data() { misfit(&path, &error.to_string()) } else { ApiError::broken_json(&error) }
+        // An enum that is given a number, say, is a syntax error to serde_json; to a client it is none.
+        let is_json = error.is_data() || serde_json::from_slice::<IgnoredAny>(bytes).is_ok();
+        if is_json { misfit(&path, &error.to_string()) } else { ApiError::broken_json(&error) }
     })?;
     deserializer.end().map_err(|error| ApiError::broken_json(&error))?;
     Ok(value)
@@ -115,6 +117,7 @@ mod tests {
             r#"{"kind":"bad"}"#,
             "kind | `kind`: unknown variant `bad`, expected `good` at line 1 column 13",
         );
+        check(r#"{"kind":5}"#, "kind | `kind`: expected value at line 1 column 9");
         check("{}", "kind | `kind`: missing field `kind` at line 1 column 2");
         check(
             r#"{"kidn":1}"#,

@@ -3,8 +3,8 @@
 use super::{CHAT, MODEL, Server};
 use axum::body::Body;
 use serde_json::json;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Serves on a port of its own for as long as the runtime lives.
@@ -16,22 +16,38 @@ async fn listen(server: &Server) -> SocketAddr {
 }
 
 async fn post(address: SocketAddr, body: &str) -> TcpStream {
-    let mut client = TcpStream::connect(address).await.unwrap();
+    let client = TcpStream::connect(address).await.unwrap();
     let request = format!(
         "POST {CHAT} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{body}",
         body.len()
     );
-    client.write_all(request.as_bytes()).await.unwrap();
+    write_all(&client, request.as_bytes()).await;
     client
 }
 
+async fn write_all(client: &TcpStream, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        client.writable().await.unwrap();
+        match client.try_write(bytes) {
+            Ok(n) => bytes = &bytes[n..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 /// Reads until `mark` has come.
-async fn read_until(client: &mut TcpStream, mark: &str) -> String {
+async fn read_until(client: &TcpStream, mark: &str) -> String {
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
     while !String::from_utf8_lossy(&text).contains(mark) {
-        let n = client.read(&mut buffer).await.unwrap();
+        client.readable().await.unwrap();
+        let n = match client.try_read(&mut buffer) {
+            Ok(n) => n,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+            Err(error) => panic!("{error}"),
+        };
         assert!(n > 0, "the server hung up before {mark:?}: {}", String::from_utf8_lossy(&text));
         text.extend_from_slice(&buffer[..n]);
     }
@@ -53,12 +69,15 @@ async fn a_client_that_goes_away_frees_its_slot() {
             "model": MODEL, "messages": [{"role": "user", "content": "Go on and on."}],
             "stream": stream, "max_tokens": 900, "ignore_eos": true,
         });
-        let mut client = post(address, &body.to_string()).await;
+        let client = post(address, &body.to_string()).await;
         server.until_metric(RUNNING, 1.0).await;
         if stream {
-            tokio::task::block_in_place(|| hold.let_one_through());
-            tokio::task::block_in_place(|| hold.let_one_through());
-            let begun = read_until(&mut client, "\"delta\":{\"role\":\"assistant\"").await;
+            tokio::task::block_in_place(|| {
+                hold.wait();
+                hold.let_one_through();
+                hold.let_one_through();
+            });
+            let begun = read_until(&client, "\"delta\":{\"role\":\"assistant\"").await;
             assert!(begun.starts_with("HTTP/1.1 200 OK\r\n"), "{begun}");
         }
         drop(client);
@@ -71,8 +90,8 @@ async fn a_client_that_goes_away_frees_its_slot() {
     // The slot serves the next one.
     server.will_say("Hello");
     let body = json!({"messages": [{"role": "user", "content": "Hi."}], "temperature": 0});
-    let mut client = post(address, &body.to_string()).await;
-    read_until(&mut client, "\"content\":\"Hello\"").await;
+    let client = post(address, &body.to_string()).await;
+    read_until(&client, "\"content\":\"Hello\"").await;
 }
 
 #[tokio::test]
@@ -81,12 +100,12 @@ async fn a_stream_is_chunked_and_the_connection_kept() {
     server.will_say("Hello");
     let address = listen(&server).await;
     let body = json!({"messages": [{"role": "user", "content": "Hi."}], "stream": true}).to_string();
-    let mut client = post(address, &body).await;
-    let text = read_until(&mut client, "0\r\n\r\n").await;
+    let client = post(address, &body).await;
+    let text = read_until(&client, "0\r\n\r\n").await;
     assert!(text.contains("transfer-encoding: chunked\r\n"), "{text}");
     assert!(text.contains("data: [DONE]\n\n"), "{text}");
-    client.write_all(format!("GET /livez HTTP/1.1\r\nhost: {address}\r\n\r\n").as_bytes()).await.unwrap();
-    read_until(&mut client, "{\"status\":\"alive\"}").await;
+    write_all(&client, format!("GET /livez HTTP/1.1\r\nhost: {address}\r\n\r\n").as_bytes()).await;
+    read_until(&client, "{\"status\":\"alive\"}").await;
 }
 
 #[tokio::test]
