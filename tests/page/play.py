@@ -122,46 +122,59 @@ class Game(PageTest):
     def test_a_game_with_the_real_server_by_keyboard_alone(self):
         browser = self.browser
         self.visit(SERVER)
-        self.assert_named()
+        browser.run("let seed = 0; crypto.getRandomValues = (numbers) => numbers.fill(seed += 1);")  # the same game each time
         browser.type("#subject", SOURCE)
         self.assertTrue(browser.run("return document.querySelector('[name=mode][value=source]').checked"))
         self.tab_to("#options summary")
         browser.press("Enter")
         self.tab_to("[name=count]")
         browser.press("3")
-        self.assertEqual(browser.run("return document.activeElement.value"), "3")
+        for kind in ("true_false", "short_answer"):
+            self.tab_to(f"[name=kind][value={kind}]")
+            browser.press("Space")
+        self.assertEqual(browser.text("#chosen"), "3 questions · 3 kinds · Easy · English")
+        self.assert_named()
         self.tab_to("#send", backwards=True)
         browser.press("Enter")
 
-        first = []
-        while True:
-            browser.wait("a card or the result with the focus",
-                         lambda: browser.focused(".card, .result"), GENERATION_SECONDS)
-            if browser.focused(".result"):
-                break
-            first.append(browser.text(".is-current h3"))
-            self.assertEqual(browser.text(".is-current .badge span"), "Grounded")
-            if len(first) == 1:
-                self.take_screenshot()
-            browser.press("1")
-            browser.wait("the way on to have the focus", lambda: browser.focused(".next"))
-            self.assertIn(browser.text(".card:has(.next:focus) mark"), SOURCE)
-            self.assertIn(browser.text(".card:has(.next:focus) .outcome").split("!")[0].split(".")[0], ("Right", "Not quite"))
-            browser.press("Enter")
-        self.assertEqual(len(set(first)), len(first))
-        self.assertGreater(len(first), 0)
-        self.assertIn(f"of {len(first)} right", browser.text(".result-score"))
-        self.assertIn(f"of {len(first)} right", browser.text("#score"))
+        asked = self.play_round()
+        self.assertEqual(len(set(asked)), len(asked))
+        self.assertIn(f"of {len(asked)} right", browser.text(".result-score"))
+        self.assertIn(f"of {len(asked)} right", browser.text("#score"))
         self.assert_named()
 
         # More like these: other questions.
         self.tab_to(".actions .button:last-child")
         browser.press("Enter")
-        browser.wait("a card of the second round", lambda: browser.focused(".round:last-child .card"), GENERATION_SECONDS)
-        self.assertNotIn(browser.text(".round:last-child h3"), first)
+        self.wait_for_turn(".round:last-child .card")
+        self.assertNotIn(browser.text(".round:last-child h3"), asked)
         if browser.shown("#stop"):
             browser.click("#stop")
         browser.wait("the writing to end", lambda: browser.shown("#send"))
+
+    def play_round(self):
+        """Answers each card as it gets the focus, until the result does; returns the questions."""
+        browser, asked = self.browser, []
+        while True:
+            self.wait_for_turn(".card, .result")
+            if browser.focused(".result"):
+                self.assertGreater(len(asked), 0)
+                return asked
+            asked.append(browser.text(".card:focus h3"))
+            self.assertEqual(browser.text(".card:focus .badge span"), "Grounded")
+            if browser.count(".card:focus .reply"):
+                browser.press("Tab", *"bees", "Enter")
+            else:
+                browser.press("1")
+            browser.wait("the way on to have the focus", lambda: browser.focused(".next"))
+            self.assertIn(browser.text(".card:has(.next:focus) .outcome")[:5], ("Right", "Not q"))
+            self.assertIn(browser.text(".card:has(.next:focus) .evidence mark"), SOURCE)
+            if len(asked) == 2:
+                self.take_screenshot()
+            browser.press("Enter")
+
+    def wait_for_turn(self, selector):
+        self.browser.wait(f"{selector} to have the focus", lambda: self.browser.focused(selector), GENERATION_SECONDS)
 
     def test_replies_are_marked_and_counted(self):
         browser = self.browser
