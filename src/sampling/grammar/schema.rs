@@ -185,7 +185,7 @@ fn strip(schema: &Value, place: &mut Place) -> Result<Value, GrammarError> {
         return Err(GrammarError::unsupported(format!("it holds more than {MAX_SCHEMAS} schemas")));
     }
     if object.get("properties").and_then(Value::as_object).is_some_and(|named| named.len() > MAX_PROPERTIES) {
-        return Err(place.refuse(&format!("an object with more than {MAX_PROPERTIES} properties")));
+        return Err(place.refuse(format!("an object with more than {MAX_PROPERTIES} properties")));
     }
     let mut stripped = Map::new();
     for (keyword, value) in object {
