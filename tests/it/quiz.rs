@@ -105,7 +105,7 @@ fn request(index: usize, passages: &[Passage]) -> Value {
     let kind = ["multiple_choice", "short_answer", "true_false"][index % 3];
     let difficulty = ["easy", "medium", "hard"][index / 3 % 3];
     let mut request = json!({"kind": kind, "difficulty": difficulty, "count": 1 + index % 2, "seed": index});
-    if index % 2 == 0 {
+    if index.is_multiple_of(2) {
         request["topic"] = TOPICS[index / 2 % TOPICS.len()].into();
         request["max_tokens"] = (64 + index % 32).into();
     } else {
