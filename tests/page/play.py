@@ -129,9 +129,8 @@ class Game(PageTest):
         browser.press("Enter")
         self.tab_to("[name=count]")
         browser.press("3")
-        for kind in ("true_false", "short_answer"):
-            self.tab_to(f"[name=kind][value={kind}]")
-            browser.press("Space")
+        self.tab_to("[name=kind][value=short_answer]")
+        browser.press("Space")
         self.assertEqual(browser.text("#chosen"), "3 questions · 3 kinds · Easy · English")
         self.assert_named()
         self.tab_to("#send", backwards=True)
@@ -230,7 +229,7 @@ class Game(PageTest):
         self.wait_for(".round:last-child .card", 2)
         first, second = self.stand_in.requests
         self.assertNotEqual(first.pop("seed"), second.pop("seed"))
-        self.assertEqual(first, {"topic": "The planets", "count": 3, "kind": "multiple_choice", "difficulty": "easy", "language": "en"})
+        self.assertEqual(first, {"topic": "The planets", "count": 3, "kind": ["multiple_choice", "true_false"], "difficulty": "easy", "language": "en"})
         self.assertEqual(second, {**first, "exclude": [QUIZ[0]["question"]]})
 
     def test_evidence_is_marked_in_its_place(self):
@@ -260,7 +259,7 @@ class Game(PageTest):
         self.ask()
         self.wait_for(".card")
         self.assertTrue(browser.focused(".card"))
-        self.assertEqual(browser.text(".pending"), "Writing question 2 of 3…")
+        self.assertEqual(browser.text(".pending > span:nth-child(2)"), "Writing question 2 of 3…")
         browser.press("2", "Enter")  # nothing to go on to yet: wait where it will appear
         self.assertTrue(browser.focused(".pending"))
         more.release()
@@ -358,6 +357,15 @@ class Errors(PageTest):
         self.ask()
         self.wait_text(".error", "the model stopped")
         self.assertEqual(self.browser.count(".card"), 1)
+
+    def test_a_quiz_without_questions_can_be_tried_again(self):
+        self.stand_in.answer = stream([])
+        self.ask()
+        self.wait_text(".nothing", "No question passed the checks")
+        self.stand_in.answer = stream(QUIZ)
+        self.browser.click(".nothing .button")
+        self.wait_for(".card", 3)
+        self.assertEqual(self.browser.count(".nothing"), 0)
 
     def test_nothing_to_ask_about(self):
         self.browser.click("#send")

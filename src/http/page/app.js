@@ -12,7 +12,7 @@ import { announce, focusOn, icon, make } from "./dom.js";
 import { examples } from "./examples.js";
 import { Round } from "./game.js";
 import { language, preferredLanguage, remember, say, setLanguage, t } from "./i18n.js";
-import { cautionNote, errorNote, lineNote, PendingNote, requestNote, resultNote } from "./notes.js";
+import { cautionNote, errorNote, lineNote, nothingNote, PendingNote, requestNote, resultNote } from "./notes.js";
 import { modelIds, writeQuiz } from "./stream.js";
 
 const thread = document.getElementById("thread");
@@ -107,7 +107,7 @@ async function write(target, request) {
       if (event.type === "item") arrived(target, event.item);
       if (event.type === "completed") target.summary = event.summary;
     }
-    if (target.cards.length === 0) notice(target, lineNote("nothing"));
+    if (target.cards.length === 0) notice(target, nothingNote(request, target.summary, () => rest(target, request)));
   } catch (error) {
     interrupted(target, request, error);
   } finally {
@@ -116,7 +116,7 @@ async function write(target, request) {
       composer.setBusy(false);
     }
     const waiting = target.pending.element.contains(document.activeElement);
-    target.pending.element.remove();
+    target.pending.remove();
     target.over = true;
     refresh(target);
     if (waiting) advance(target);
@@ -138,13 +138,9 @@ function arrived(target, item) {
 function interrupted(target, request, error) {
   const delivered = target.cards.length;
   const missing = target.round.expected - delivered;
-  const rest = () => {
-    stop();
-    play = target;
-    write(target, remaining(target, request));
-  };
+  const retry = () => rest(target, request);
   if (error.name === "AbortError") {
-    const again = say(make("button", { type: "button", class: "quiet", on: { click: rest } }), "retry_rest", { number: missing });
+    const again = say(make("button", { type: "button", class: "quiet", on: { click: retry } }), "retry_rest", { number: missing });
     notice(target, lineNote("stopped", { delivered, expected: target.round.expected }, again));
     return;
   }
@@ -154,7 +150,7 @@ function interrupted(target, request, error) {
     if (error.param) composer.pointAt(error.param, "error_field", { field: { key: error.param }, message: error.message });
     else composer.subject.focus();
   };
-  notice(target, errorNote(error, { delivered, missing }, { onRetry: rest, onChange: change }));
+  notice(target, errorNote(error, { delivered, missing }, { onRetry: retry, onChange: change }));
 }
 
 /** One line or box at a time says how the writing ended. */
@@ -165,15 +161,13 @@ function notice(target, element) {
   announce(element.innerText);
 }
 
-/** What is still to be written of a round, without what it already has. */
-function remaining(target, request) {
+/** Writes what a round still lacks, without asking again what it has. */
+function rest(target, request) {
+  stop();
+  play = target;
   const asked = target.round.items.map((item) => item.question);
-  return {
-    ...request,
-    count: target.round.expected - asked.length,
-    exclude: excluding(target.round.request, asked),
-    seed: newSeed(),
-  };
+  const count = target.round.expected - asked.length;
+  write(target, { ...request, count, exclude: excluding(target.round.request, asked), seed: newSeed() });
 }
 
 /** What must not come again, the latest first to be kept where the server's limit is reached. */

@@ -38,8 +38,8 @@ export const english = {
   true_false: "True or false",
   short_answer: "Short answer",
   english_only: ({ model }) =>
-    `This server’s model (${model}) is a small one that learned English only. It will do its best in other ` +
-    "languages, but expect odd questions: a larger model does better.",
+    `This server’s model (${model}) is a small one that learned English only. It can try other languages, ` +
+    "but few of its questions will pass the checks: a larger model does better.",
   empty_subject: "Type a topic or paste a text first.",
   no_kind: "Choose at least one kind of question.",
 
@@ -89,7 +89,8 @@ export const english = {
   result_streak: ({ streak }) => `Best streak: ${streak}`,
   fewer: ({ delivered, requested }) =>
     `The model managed ${delivered} of ${requested}; its other drafts did not pass the checks.`,
-  nothing: "No question passed the checks. Try another topic, a longer text, or an easier setting.",
+  nothing_topic: "No question passed the checks. A small model knows little by heart: paste a text about it, or try again.",
+  nothing_source: "No question passed the checks. Try again, with a longer text or other kinds of question.",
   more: "More like these",
   missed: "Try the missed ones again",
   details: "How it was written",

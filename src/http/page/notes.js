@@ -21,17 +21,40 @@ export function cautionNote(request) {
   return make("p", { class: `caution ${request.source ? "" : "is-loud"}` }, icon("careful"), say(make("span"), key));
 }
 
-/** Stands where the next question will appear. */
+/** Stands where the next question will appear, and tells how long the wait for it has been. */
 export class PendingNote {
   constructor() {
     this.text = make("span");
+    this.elapsed = make("span", { class: "elapsed", "aria-hidden": "true" });
     this.element = make("div", { class: "pending", tabindex: "-1" },
-      make("span", { class: "dots", "aria-hidden": "true" }, make("i"), make("i"), make("i")), this.text);
+      make("span", { class: "dots", "aria-hidden": "true" }, make("i"), make("i"), make("i")), this.text, this.elapsed);
   }
 
   show(number, expected) {
+    this.stop();
     say(this.text, "writing", { number, expected });
+    const start = performance.now();
+    this.clock = setInterval(() => {
+      say(this.elapsed, "seconds", { seconds: Math.round((performance.now() - start) / 1000) });
+    }, 1000);
   }
+
+  remove() {
+    this.stop();
+    this.element.remove();
+  }
+
+  stop() {
+    clearInterval(this.clock);
+    this.elapsed.textContent = "";
+  }
+}
+
+/** No question passed the checks: what to try, and what became of the drafts. */
+export function nothingNote(request, summary, onRetry) {
+  const again = say(make("button", { type: "button", class: "button", on: { click: onRetry } }), "retry");
+  return make("div", { class: "nothing", tabindex: "-1" },
+    say(make("p"), request.source ? "nothing_source" : "nothing_topic"), again, details(summary));
 }
 
 /** A quiet line: stopped, fewer than asked for. */
