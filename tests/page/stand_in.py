@@ -115,7 +115,7 @@ def stream(items, ending="completed", gate=None):
             _send(handler, "error", {"error": {"message": "the model stopped", "type": "server_error", "param": None, "code": None}})
         if ending == "completed":
             _send(handler, "quiz.completed", {
-                "id": "quiz_1", "requested": request["count"], "delivered": len(items), "rejected": {"repeat": 2},
+                "id": "quiz_1", "requested": request["count"], "delivered": len(items), "rejected": {"repeated": 2},
                 "usage": {"prompt_tokens": 90, "completion_tokens": 210, "total_tokens": 300},
                 "timings": {"time_to_first_item_ms": 850.0, "total_ms": 2400.0},
             })
