@@ -103,7 +103,16 @@ impl ItemGrammar<'_> {
 
     fn statement_about(&self, evidence: &str, idx: usize, rules: &mut Rules) -> String {
         let sentence = fold_spaces(evidence);
-        let spans = if self.truth { Vec::new() } else { replaceable_spans(&sentence) };
+        let mut spans = if self.truth { Vec::new() } else { replaceable_spans(&sentence) };
+        // Spans that overlap would be followed through the rest of the sentence side by side, which in
+        // a script without spaces, where nearly all do, is more work than the parser may take.
+        let mut taken_to = 0;
+        spans.sort_by_key(|span| span.bytes.start);
+        spans.retain(|span| {
+            let apart = span.bytes.start >= taken_to;
+            taken_to = if apart { span.bytes.end } else { taken_to };
+            apart
+        });
         // Without a word to replace, the sentence can only be said as it is.
         let truth = spans.is_empty();
         let head = format!("{{\"evidence\":\"{}\",\"answer\":{truth},\"question\":\"", json_inner(evidence));
@@ -197,7 +206,8 @@ fn replacement_regex(form: Form) -> String {
         Form::Quantity => format!("[0-9]{{1,6}} ?[{SMALL_LETTERS}{UNCASED_LETTERS}]{in_word}{{0,14}}"),
         Form::Name => format!("[{CAPITALS}]{in_word}{{1,14}}(?: [{CAPITALS}]{in_word}{{1,14}}){{0,2}}"),
         Form::Phrase => format!("[{SMALL_LETTERS}]{in_word}{{2,15}}"),
-        Form::Plain => format!("[{UNCASED_LETTERS}]{{1,12}}"),
+        // One range, Hebrew to Hangul: the letters' own many ranges, less one word, are too much work.
+        Form::Plain => r"[\x{5d0}-\x{d7a3}]{1,12}".to_owned(),
     }
 }
 
