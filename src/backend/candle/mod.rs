@@ -4,7 +4,7 @@
 //! however positions are grouped into rows and steps, so that chunked prefill, reused prefixes and
 //! batching cannot change an answer. Everything here works a row at a time in an order that depends
 //! on the position alone; the one thing that does not do so by itself is candle's matrix product, and
-//! [`matrix`] says what makes it.
+//! `matrix.rs` says what makes it.
 //!
 //! Absent: quantised arithmetic. Weights that are kept as stored are decoded before they are used.
 
