@@ -98,7 +98,7 @@ async fn write(service: &QuizService, request: Value) -> Written {
     }
 }
 
-/// Twelve take 80 s on two cores; the engine thread is one of them, so more cores would not help.
+/// Twelve take about 80 s on two cores in the dev profile.
 const QUIZZES: usize = 12;
 
 /// Topics and sources, every kind, small budgets; what does not fit a small budget has none set.
