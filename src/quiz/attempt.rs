@@ -211,7 +211,7 @@ mod tests {
 
     fn plan(kind: &str, seed: u64) -> QuizPlan {
         let request = serde_json::json!({"source": SOURCE, "count": 2, "kind": kind, "seed": seed});
-        let request = QuizRequest::from_json(request.to_string().as_bytes()).unwrap();
+        let request = serde_json::from_value::<QuizRequest>(request).unwrap();
         let capacity = Capacity { context_len: 2048, count_tokens: &|text| text.len() };
         QuizPlan::new(QuizSpec::try_from(request).unwrap(), &capacity)
     }

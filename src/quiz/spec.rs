@@ -108,32 +108,6 @@ const DEFAULT_TOP_P: f32 = 0.95;
 /// doubles: 53 bits survive that.
 const RANDOM_SEED_BITS: u32 = 53;
 
-impl QuizRequest {
-    /// Reads the wire form.
-    ///
-    /// # Errors
-    /// [`SpecError`] names the field that has the wrong type or is not known. Broken JSON has no
-    /// field to name: its `param` is empty.
-    pub fn from_json(body: &[u8]) -> Result<Self, SpecError> {
-        let value: serde_json::Value = serde_json::from_slice(body)
-            .map_err(|error| SpecError::new("", format!("broken JSON: {error}")))?;
-        let serde_json::Value::Object(fields) = &value else {
-            return Err(SpecError::new(
-                "",
-                "the body must be a JSON object, such as {\"topic\":\"the Moon\"}",
-            ));
-        };
-        // Every field is optional, so each can be tried alone: serde's own message names none.
-        for (name, value) in fields {
-            let alone = serde_json::Map::from_iter([(name.clone(), value.clone())]);
-            if let Err(error) = serde_json::from_value::<Self>(alone.into()) {
-                return Err(SpecError::new(name, format!("`{name}`: {error}")));
-            }
-        }
-        serde_json::from_value(value).map_err(|error| SpecError::new("", error.to_string()))
-    }
-}
-
 impl TryFrom<QuizRequest> for QuizSpec {
     type Error = SpecError;
 
@@ -352,12 +326,12 @@ mod tests {
 
     /// The field an error names, or `ok`.
     fn check(request: serde_json::Value, expected: &str) {
-        let spec = QuizRequest::from_json(request.to_string().as_bytes()).and_then(QuizSpec::try_from);
+        let spec = serde_json::from_value::<QuizRequest>(request.clone()).map(QuizSpec::try_from).unwrap();
         match &spec {
             Ok(_) => assert_eq!("ok", expected, "{request}"),
             Err(error) => {
                 assert_eq!(error.param, expected, "{request}: {error}");
-                assert!(error.param.is_empty() || error.message.contains(&error.param), "{error}");
+                assert!(error.message.contains(&error.param), "{error}");
             }
         }
     }
@@ -385,15 +359,11 @@ mod tests {
         check(json!({"topic": "a", "count": 50}), "ok");
         check(json!({"topic": "a", "count": 51}), "count");
         check(json!({"topic": "a", "count": 1000}), "count");
-        check(json!({"topic": "a", "count": -1}), "count");
-        check(json!({"topic": "a", "count": 2.5}), "count");
-        check(json!({"topic": "a", "count": "five"}), "count");
         check(json!({"topic": "a", "kind": "true_false"}), "ok");
         check(json!({"topic": "a", "kind": ["true_false", "short_answer"]}), "ok");
         check(json!({"topic": "a", "kind": []}), "kind");
         check(json!({"topic": "a", "kind": "essay"}), "kind");
         check(json!({"topic": "a", "kind": ["true_false", "essay"]}), "kind");
-        check(json!({"topic": "a", "kind": 3}), "kind");
         check(json!({"topic": "a", "difficulty": "hard"}), "ok");
         check(json!({"topic": "a", "difficulty": "nightmare"}), "difficulty");
         check(json!({"topic": "a", "language": "pt-BR"}), "ok");
@@ -406,9 +376,7 @@ mod tests {
         check(json!({"topic": "a", "exclude": vec!["b"; 200]}), "ok");
         check(json!({"topic": "a", "exclude": vec!["b"; 201]}), "exclude");
         check(json!({"topic": "a", "exclude": ["b".repeat(501)]}), "exclude");
-        check(json!({"topic": "a", "exclude": "b"}), "exclude");
         check(json!({"topic": "a", "seed": u64::MAX}), "ok");
-        check(json!({"topic": "a", "seed": -1}), "seed");
         check(json!({"topic": "a", "max_tokens": 0}), "max_tokens");
         check(json!({"topic": "a", "max_tokens": 8193}), "max_tokens");
         check(json!({"topic": "a", "temperature": 0}), "ok");
@@ -417,20 +385,11 @@ mod tests {
         check(json!({"topic": "a", "temperature": 1e300}), "temperature");
         check(json!({"topic": "a", "top_p": 0}), "top_p");
         check(json!({"topic": "a", "top_p": 1.1}), "top_p");
-        check(json!({"topic": "a", "top_k": -1}), "top_k");
         check(json!({"topic": "a", "min_p": 1.5}), "min_p");
         check(json!({"topic": "a", "frequency_penalty": -2.5}), "frequency_penalty");
         check(json!({"topic": "a", "presence_penalty": 2.5}), "presence_penalty");
         check(json!({"topic": "a", "repetition_penalty": 0}), "repetition_penalty");
         check(json!({"topic": "a", "model": "m"}), "ok");
-        check(json!({"topic": "a", "coutn": 5}), "coutn");
-        check(json!(["topic"]), "");
-    }
-
-    #[test]
-    fn broken_json_is_an_error() {
-        let error = QuizRequest::from_json(b"{\"topic\":").unwrap_err();
-        assert!(error.message.starts_with("broken JSON"), "{error}");
     }
 
     #[test]

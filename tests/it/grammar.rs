@@ -1,21 +1,13 @@
 //! Grammars on the default model's vocabulary: whatever is sampled, the reply fits and ends in time.
 
-use mondai::model::Model;
+use crate::default_model::TOKENIZER;
 use mondai::sampling::{Grammar, GrammarCompiler, GrammarError, GrammarSpec};
-use mondai::text::{TokenId, Tokenizer};
+use mondai::text::TokenId;
 use serde_json::{Value, json};
-use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 /// Longer than the vocabulary, as the logits of padded models are.
 const LOGITS_LEN: usize = 49_152 + 100;
-
-static TOKENIZER: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| {
-    let models_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    let model = Model::open("smollm2-135m-instruct", &models_dir)
-        .unwrap_or_else(|error| panic!("{error}: scripts/test.sh fetches what the tests need"));
-    Arc::new(Tokenizer::open(&model).unwrap())
-});
 
 static COMPILER: LazyLock<GrammarCompiler> =
     LazyLock::new(|| GrammarCompiler::new(Arc::clone(&TOKENIZER), LOGITS_LEN).unwrap());

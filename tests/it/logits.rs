@@ -1,6 +1,7 @@
 //! The candle backend against golden values of transformers, and against itself.
 
-use crate::models::{default_model, fixture, fixture_path, options};
+use crate::default_model::{MODEL, NAME};
+use crate::models::{fixture, fixture_path, options};
 use mondai::backend::{self, Backend, Logits, Row, Slot, WeightsForm};
 use mondai::model::{Model, StoredTensor, TensorType};
 use serde::Deserialize;
@@ -134,7 +135,7 @@ fn every_tensor_type_is_decoded_to_the_last_bit() {
 
 #[test]
 fn the_default_model_agrees_with_transformers() {
-    check_golden(&default_model(), "smollm2-135m-instruct");
+    check_golden(&MODEL, NAME);
 }
 
 /// `len` tokens that differ for every `salt`.
@@ -195,7 +196,7 @@ fn groupings_do_not_change_a_bit_of_tiny_models() {
 
 #[test]
 fn groupings_do_not_change_a_bit_of_the_default_model() {
-    check_groupings(&default_model(), WeightsForm::F32, 24);
+    check_groupings(&MODEL, WeightsForm::F32, 24);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod cli;
 mod clients;
 mod contract;
+mod default_model;
 mod engine;
 mod grammar;
 mod http;

@@ -1,5 +1,6 @@
 //! Model files through the front door: sound ones, absent ones, and ones cut, flipped and forged.
 
+use crate::default_model;
 use mondai::backend::{self, OpenOptions, Row, Slot, WeightsForm};
 use mondai::model::{Model, ModelError, TensorType};
 use std::path::{Path, PathBuf};
@@ -12,13 +13,6 @@ pub(crate) fn fixture_path(name: &str) -> PathBuf {
 pub(crate) fn fixture(name: &str) -> Model {
     Model::open(fixture_path(name).to_str().expect("the repository's path is UTF-8"), Path::new("models"))
         .expect("the fixture is sound")
-}
-
-/// The default model, which is not in the repository.
-pub(crate) fn default_model() -> Model {
-    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    Model::open("smollm2-135m-instruct", &models)
-        .unwrap_or_else(|error| panic!("{error}: run scripts/test.sh, which fetches what the tests need"))
 }
 
 pub(crate) fn options(slots: usize, weights: WeightsForm) -> OpenOptions {
@@ -34,8 +28,8 @@ fn open_error(spec: &Path) -> ModelError {
 
 #[test]
 fn the_default_model_is_found_by_its_name() {
-    let model = default_model();
-    assert_eq!(model.name, "smollm2-135m-instruct");
+    let model = &*default_model::MODEL;
+    assert_eq!(model.name, default_model::NAME);
     assert_eq!((model.config.layers, model.config.width, model.config.vocab_size), (30, 576, 49152));
     assert!(model.config.tied_head);
     let parameters: usize = model.tensors().map(|tensor| tensor.elements()).sum();
@@ -46,7 +40,7 @@ fn the_default_model_is_found_by_its_name() {
 fn a_model_that_is_not_downloaded_says_how_to_get_it() {
     let models = tempfile::tempdir().unwrap();
     std::fs::create_dir(models.path().join("m")).unwrap();
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/smollm2-135m-instruct/manifest.toml");
+    let repository = default_model::models_dir().join(default_model::NAME).join("manifest.toml");
     let manifest = std::fs::read_to_string(repository).unwrap().replace("\"smollm2-135m-instruct\"", "\"m\"");
     std::fs::write(models.path().join("m/manifest.toml"), manifest).unwrap();
     let error = Model::open("m", models.path()).err().unwrap();

@@ -1,16 +1,15 @@
 //! Quizzes by the default model, through the quiz room's front door.
 
+use crate::default_model::MODEL;
 use futures_util::StreamExt;
 use mondai::backend::{self, OpenOptions, WeightsForm};
 use mondai::engine::{Engine, EngineOptions};
 use mondai::generation::Generator;
 use mondai::metrics::Metrics;
-use mondai::model::Model;
 use mondai::quiz::{
     ItemKind, ItemStatus, QUIZ_SCHEMA, QuizEvent, QuizItem, QuizRequest, QuizService, QuizSpec, QuizSummary,
 };
 use serde_json::{Value, json};
-use std::path::Path;
 use std::sync::Arc;
 
 /// Quizzes written at the same time, each on one slot.
@@ -58,15 +57,12 @@ fn passages() -> Vec<Passage> {
 }
 
 fn service() -> QuizService {
-    let models_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    let model = Model::open("smollm2-135m-instruct", &models_dir)
-        .unwrap_or_else(|error| panic!("{error}: scripts/test.sh fetches what the tests need"));
     let options =
         OpenOptions { slots: AT_ONCE, context_len: 0, max_step_tokens: 256, weights: WeightsForm::Auto };
-    let backend = backend::open("candle", &model, &options).unwrap();
-    let metrics = Arc::new(Metrics::new(&model.name));
+    let backend = backend::open("candle", &MODEL, &options).unwrap();
+    let metrics = Arc::new(Metrics::new(&MODEL.name));
     let engine = Engine::start(backend, EngineOptions::default(), Arc::clone(&metrics));
-    QuizService::new(Generator::new(&model, engine).unwrap(), metrics)
+    QuizService::new(Generator::new(&MODEL, engine).unwrap(), metrics)
 }
 
 /// A quiz read to its end, and the document it makes.
@@ -77,7 +73,7 @@ struct Written {
 }
 
 async fn write(service: &QuizService, request: Value) -> Written {
-    let request = QuizRequest::from_json(request.to_string().as_bytes()).unwrap();
+    let request = serde_json::from_value::<QuizRequest>(request).unwrap();
     let mut stream = service.create(QuizSpec::try_from(request).unwrap()).await.unwrap();
     let Some(QuizEvent::Created(created)) = stream.next().await else { panic!("a quiz begins with Created") };
     let mut items = Vec::new();

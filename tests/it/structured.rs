@@ -1,24 +1,15 @@
 //! Replies that a grammar holds, through the engine: real vocabulary, made-up logits.
 
+use crate::default_model::TOKENIZER;
 use mondai::backend::Limits;
 use mondai::backend::scripted::{Call, ScriptedBackend, ScriptedControl};
 use mondai::engine::{
     Engine, EngineOptions, FinishReason, NewToken, SequenceRequest, SequenceSummary, TokenEvent, TokenStream,
 };
 use mondai::metrics::Metrics;
-use mondai::model::Model;
 use mondai::sampling::{GrammarCompiler, GrammarSpec, SamplingParams};
-use mondai::text::Tokenizer;
 use serde_json::{Value, json};
-use std::path::Path;
 use std::sync::{Arc, LazyLock};
-
-static TOKENIZER: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| {
-    let models_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    let model = Model::open("smollm2-135m-instruct", &models_dir)
-        .unwrap_or_else(|error| panic!("{error}: scripts/test.sh fetches what the tests need"));
-    Arc::new(Tokenizer::open(&model).unwrap())
-});
 
 static COMPILER: LazyLock<GrammarCompiler> =
     LazyLock::new(|| GrammarCompiler::new(Arc::clone(&TOKENIZER), TOKENIZER.vocab_size()).unwrap());

@@ -1,18 +1,10 @@
 //! Tokens, templates and detokenisation of the real default model, against what the references say.
 
-use mondai::model::Model;
-use mondai::text::{ChatMessage, ChatTemplate, Detokenizer, Role, Tokenizer};
+use crate::default_model::{MODEL, TOKENIZER};
+use mondai::text::{ChatMessage, ChatTemplate, Detokenizer, Role};
 use proptest::prelude::*;
 use std::path::Path;
 use std::sync::LazyLock;
-
-static SMOLLM2: LazyLock<Model> = LazyLock::new(|| {
-    let models_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    Model::open("smollm2-135m-instruct", &models_dir)
-        .unwrap_or_else(|error| panic!("{error}: scripts/test.sh fetches what the tests need"))
-});
-
-static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::open(&SMOLLM2).unwrap());
 
 /// `scripts/golden_text.py` asked transformers and llama.cpp, which agree on all of it.
 #[derive(serde::Deserialize)]
@@ -126,7 +118,7 @@ fn an_emoji_comes_out_whole() {
 fn prompts_are_those_of_transformers() {
     let fixtures: Vec<serde_json::Value> = fixture("chat_templates.json");
     let own = fixtures.iter().find(|fixture| fixture["template"] == "smollm2").unwrap();
-    let template = ChatTemplate::open(&SMOLLM2).unwrap();
+    let template = ChatTemplate::open(&MODEL).unwrap();
     for chat in own["chats"].as_array().unwrap() {
         let messages: Vec<ChatMessage> = serde_json::from_value(chat["messages"].clone()).unwrap();
         assert_eq!(template.render(&messages).unwrap(), chat["prompt"], "{}", chat["name"]);
@@ -135,7 +127,7 @@ fn prompts_are_those_of_transformers() {
 
 #[test]
 fn a_prompt_begins_turns_with_single_tokens() {
-    let template = ChatTemplate::open(&SMOLLM2).unwrap();
+    let template = ChatTemplate::open(&MODEL).unwrap();
     let user = ChatMessage { role: Role::User, content: "Hi".to_owned() };
     let prompt = template.render(&[user]).unwrap();
     assert!(prompt.ends_with("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"), "{prompt}");

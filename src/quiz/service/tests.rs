@@ -112,7 +112,7 @@ fn good_reply(request: &TextRequest) -> String {
 }
 
 fn spec(request: serde_json::Value) -> QuizSpec {
-    QuizSpec::try_from(QuizRequest::from_json(request.to_string().as_bytes()).unwrap()).unwrap()
+    QuizSpec::try_from(serde_json::from_value::<QuizRequest>(request).unwrap()).unwrap()
 }
 
 fn topic(count: usize) -> QuizSpec {

@@ -46,6 +46,9 @@ async fn quizzes_that_cannot_be() {
         (json!({"topic": "a", "count": 0}), invalid("count")),
         (json!({"topic": "a", "count": 1000}), invalid("count")),
         (json!({"topic": "a", "count": -1}), invalid("count")),
+        (json!({"topic": "a", "count": 2.5}), invalid("count")),
+        (json!({"topic": "a", "count": "five"}), invalid("count")),
+        (json!({"topic": "a", "exclude": "b"}), invalid("exclude")),
         (json!({"topic": "a", "kind": "riddle"}), invalid("kind")),
         (json!({"topic": "a", "kind": []}), invalid("kind")),
         (json!({"topic": "a", "kind": 5}), invalid("kind")),
@@ -53,6 +56,8 @@ async fn quizzes_that_cannot_be() {
         (json!({"topic": "a", "language": "klingonese!"}), invalid("language")),
         (json!({"topic": "a", "temperature": 9}), invalid("temperature")),
         (json!({"topic": "a", "seed": "seven"}), invalid("seed")),
+        (json!({"topic": "a", "seed": -1}), invalid("seed")),
+        (json!({"topic": "a", "top_k": -1}), invalid("top_k")),
         (json!({"topic": "a", "max_tokens": 0}), invalid("max_tokens")),
         (json!({"topic": "a", "tpoic": "b"}), invalid("tpoic")),
         (

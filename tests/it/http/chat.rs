@@ -1,6 +1,7 @@
 //! Chat completions: whole, streamed, held to a schema, failing.
 
 use super::{Answer, CHAT, Server, limits, redacted};
+use crate::default_model::NAME;
 use axum::http::StatusCode;
 use futures_util::future::select;
 use mondai::backend::scripted::Fault;
@@ -17,11 +18,11 @@ fn hello(extra: Value) -> Value {
 async fn a_whole_reply() {
     let server = Server::start();
     let n_tokens = server.will_say("Hello, 世界!").len();
-    let answer = server.post(CHAT, &hello(json!({"model": super::MODEL}))).await.ok();
+    let answer = server.post(CHAT, &hello(json!({"model": NAME}))).await.ok();
     assert_eq!(answer.header("content-type"), "application/json");
     let reply = answer.json();
     assert_eq!(reply["object"], "chat.completion");
-    assert_eq!(reply["model"], super::MODEL);
+    assert_eq!(reply["model"], NAME);
     assert_eq!(
         reply["choices"],
         json!([{

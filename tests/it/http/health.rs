@@ -1,6 +1,7 @@
 //! Everything around the writing: models, health, metrics, request ids, the page.
 
-use super::{CHAT, MODEL, Server, limits};
+use super::{CHAT, Server, limits};
+use crate::default_model::NAME;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use mondai::backend::scripted::Fault;
@@ -14,10 +15,10 @@ async fn the_model_is_listed() {
     let list = server.get("/v1/models").await.ok().json();
     assert_eq!(list["object"], "list");
     let model = &list["data"][0];
-    assert_eq!((&model["id"], &model["object"]), (&json!(MODEL), &json!("model")));
+    assert_eq!((&model["id"], &model["object"]), (&json!(NAME), &json!("model")));
     assert_eq!((&model["owned_by"], &model["max_model_len"]), (&json!("mondai"), &json!(1024)));
     assert!(model["created"].as_u64().unwrap() > 1_700_000_000);
-    assert_eq!(server.get(&format!("/v1/models/{MODEL}")).await.ok().json(), *model);
+    assert_eq!(server.get(&format!("/v1/models/{NAME}")).await.ok().json(), *model);
 
     let missing = server.get("/v1/models/acme/other").await;
     assert_eq!(missing.status, StatusCode::NOT_FOUND);

@@ -7,6 +7,7 @@ mod health;
 mod quizzes;
 mod socket;
 
+use crate::default_model::{MODEL, NAME};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -17,23 +18,14 @@ use mondai::engine::{Engine, EngineOptions};
 use mondai::generation::Generator;
 use mondai::http::{AppState, HttpOptions, router};
 use mondai::metrics::Metrics;
-use mondai::model::Model;
 use mondai::quiz::QuizService;
 use serde_json::Value;
-use std::path::Path;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 use tower::ServiceExt;
 
-pub(crate) const MODEL: &str = "smollm2-135m-instruct";
 const CHAT: &str = "/v1/chat/completions";
 const QUIZZES: &str = "/v1/quizzes";
-
-pub(crate) static DEFAULT_MODEL: LazyLock<Model> = LazyLock::new(|| {
-    let models_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    Model::open(MODEL, &models_dir)
-        .unwrap_or_else(|error| panic!("{error}: scripts/test.sh fetches what the tests need"))
-});
 
 /// A server without a socket.
 struct Server {
@@ -51,9 +43,9 @@ impl Server {
     fn with(limits: Limits, options: EngineOptions) -> Self {
         let backend = ScriptedBackend::new(limits);
         let control = backend.control();
-        let metrics = Arc::new(Metrics::new(MODEL));
+        let metrics = Arc::new(Metrics::new(NAME));
         let engine = Engine::start(Box::new(backend), options, Arc::clone(&metrics));
-        let generator = Generator::new(&DEFAULT_MODEL, engine).unwrap();
+        let generator = Generator::new(&MODEL, engine).unwrap();
         let quizzes = QuizService::new(generator.clone(), Arc::clone(&metrics));
         let state = AppState::new(generator.clone(), quizzes, metrics, http_options());
         Self { router: router(state.clone()), state, generator, control }
@@ -107,11 +99,7 @@ impl Server {
 }
 
 fn limits() -> Limits {
-    Limits {
-        vocab_size: DEFAULT_MODEL.graph.vocab_size(),
-        context_len: 1024,
-        ..ScriptedBackend::small_limits()
-    }
+    Limits { vocab_size: MODEL.graph.vocab_size(), context_len: 1024, ..ScriptedBackend::small_limits() }
 }
 
 pub(crate) fn http_options() -> HttpOptions {

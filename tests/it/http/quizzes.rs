@@ -1,6 +1,7 @@
 //! Quizzes by the real model: three forms of the same items.
 
-use super::{DEFAULT_MODEL, MODEL, QUIZZES, http_options};
+use super::{QUIZZES, http_options};
+use crate::default_model::{MODEL, NAME};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
@@ -22,10 +23,10 @@ const SOURCE: &str = "The Moon is Earth's only natural satellite. It orbits Eart
 fn start() -> Router {
     let options =
         OpenOptions { slots: 2, context_len: 2048, max_step_tokens: 256, weights: WeightsForm::Auto };
-    let backend = backend::open("candle", &DEFAULT_MODEL, &options).unwrap();
-    let metrics = Arc::new(Metrics::new(MODEL));
+    let backend = backend::open("candle", &MODEL, &options).unwrap();
+    let metrics = Arc::new(Metrics::new(NAME));
     let engine = Engine::start(backend, EngineOptions::default(), Arc::clone(&metrics));
-    let generator = Generator::new(&DEFAULT_MODEL, engine).unwrap();
+    let generator = Generator::new(&MODEL, engine).unwrap();
     let quizzes = QuizService::new(generator.clone(), Arc::clone(&metrics));
     router(AppState::new(generator, quizzes, metrics, http_options()))
 }
@@ -52,7 +53,7 @@ fn without_times(mut event: Value) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_forms_carry_the_same_items() {
     let router = start();
-    let request = json!({"source": SOURCE, "count": 2, "kind": ["short_answer", "true_false"], "seed": 11, "model": MODEL});
+    let request = json!({"source": SOURCE, "count": 2, "kind": ["short_answer", "true_false"], "seed": 11, "model": NAME});
 
     let (status, content_type, events) = post(&router, "text/event-stream", &request).await;
     assert_eq!((status, &*content_type), (StatusCode::OK, "text/event-stream"), "{events}");
@@ -72,7 +73,7 @@ async fn three_forms_carry_the_same_items() {
     assert_eq!((&first["type"], &last["type"]), (&json!("quiz.created"), &json!("quiz.completed")));
     assert!(!questions.is_empty(), "{last}");
     assert!(questions.iter().all(|question| question["type"] == "question.completed"));
-    assert_eq!((&first["model"], &first["seed"], &last["requested"]), (&json!(MODEL), &json!(11), &json!(2)));
+    assert_eq!((&first["model"], &first["seed"], &last["requested"]), (&json!(NAME), &json!(11), &json!(2)));
     assert_eq!(last["delivered"], questions.len());
     assert!(last["usage"]["completion_tokens"].as_u64().unwrap() > 0);
     assert!(last["rejected"].is_object());

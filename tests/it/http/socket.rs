@@ -1,6 +1,7 @@
 //! Over a real socket: what only a connection can do, such as go away.
 
-use super::{CHAT, MODEL, Server};
+use super::{CHAT, Server};
+use crate::default_model::NAME;
 use axum::body::Body;
 use serde_json::json;
 use std::io::ErrorKind;
@@ -66,7 +67,7 @@ async fn a_client_that_goes_away_frees_its_slot() {
         // The reply is far from its end, and the backend waits before every step.
         let hold = server.control.hold();
         let body = json!({
-            "model": MODEL, "messages": [{"role": "user", "content": "Go on and on."}],
+            "model": NAME, "messages": [{"role": "user", "content": "Go on and on."}],
             "stream": stream, "max_tokens": 900, "ignore_eos": true,
         });
         let client = post(address, &body.to_string()).await;
