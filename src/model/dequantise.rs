@@ -41,12 +41,16 @@ fn each<const BYTES: usize, const LEN: usize>(
     let (values, values_left) = values.as_chunks_mut::<LEN>();
     assert!(bytes_left.is_empty() && values_left.is_empty(), "whole blocks");
     assert_eq!(blocks.len(), values.len(), "as many blocks in as out");
-    let tasks = blocks.par_chunks(BLOCKS_PER_TASK).zip(values.par_chunks_mut(BLOCKS_PER_TASK));
-    tasks.for_each(|(blocks, values)| {
+    let decode_all = |(blocks, values): (&[[u8; BYTES]], &mut [[f32; LEN]])| {
         for (block, values) in blocks.iter().zip(values) {
             decode(block, values);
         }
-    });
+    };
+    if blocks.len() <= BLOCKS_PER_TASK {
+        // A row of an embedding, in every step: no thread is woken for it.
+        return decode_all((blocks, values));
+    }
+    blocks.par_chunks(BLOCKS_PER_TASK).zip(values.par_chunks_mut(BLOCKS_PER_TASK)).for_each(decode_all);
 }
 
 fn half(bytes: [u8; 2]) -> f32 {
