@@ -1,7 +1,44 @@
-//! The rules of [`Backend`](super::Backend)'s verbs, checked alike for every device.
+//! The rules of [`Backend`](super::Backend)'s verbs and options, checked alike for every device.
 
-use super::{Limits, Row, Slot};
-use crate::text::TokenId;
+use super::{Limits, OpenOptions, Row, Slot};
+use crate::{model::Model, text::TokenId};
+
+/// A context longer than this is opened only when asked for: the KV cache takes memory for all of it.
+const DEFAULT_CONTEXT_LEN: usize = 2048;
+
+/// Why options do not fit a model.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadOptions {
+    #[error("a context of {asked} is longer than the model's {limit}")]
+    PastModel { asked: usize, limit: usize },
+    #[error("there must be at least one slot, and one token a step")]
+    Nothing,
+}
+
+/// What a model on a CPU is prepared for with these options.
+pub(super) fn limits(
+    backend: &'static str,
+    model: &Model,
+    options: &OpenOptions,
+) -> Result<Limits, BadOptions> {
+    let limit = model.config.context_len;
+    let context_len = match options.context_len {
+        0 => limit.min(DEFAULT_CONTEXT_LEN),
+        asked if asked <= limit => asked,
+        asked => return Err(BadOptions::PastModel { asked, limit }),
+    };
+    if options.slots == 0 || options.max_step_tokens == 0 {
+        return Err(BadOptions::Nothing);
+    }
+    Ok(Limits {
+        backend,
+        slots: options.slots,
+        context_len,
+        vocab_size: model.graph.vocab_size(),
+        max_step_rows: options.slots,
+        max_step_tokens: options.max_step_tokens,
+    })
+}
 
 /// Which rule a call breaks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

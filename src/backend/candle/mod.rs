@@ -23,9 +23,6 @@ pub(super) const NAME: &str = "candle";
 /// Weights whose `f32` form is larger are kept as stored, unless asked otherwise.
 const MAX_F32_WEIGHT_BYTES: usize = 4 << 30;
 
-/// A context longer than this is opened only when asked for: the KV cache takes memory for all of it.
-const DEFAULT_CONTEXT_LEN: usize = 2048;
-
 /// See the [module](self).
 pub struct CandleBackend {
     limits: Limits,
@@ -46,25 +43,8 @@ impl CandleBackend {
         model: &Model,
         options: &OpenOptions,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let context_len = match options.context_len {
-            0 => model.config.context_len.min(DEFAULT_CONTEXT_LEN),
-            asked if asked <= model.config.context_len => asked,
-            asked => {
-                let limit = model.config.context_len;
-                return Err(format!("a context of {asked} is longer than the model's {limit}").into());
-            }
-        };
-        if options.slots == 0 || options.max_step_tokens == 0 {
-            return Err("there must be at least one slot, and one token a step".into());
-        }
-        let limits = Limits {
-            backend: NAME,
-            slots: options.slots,
-            context_len,
-            vocab_size: model.graph.vocab_size(),
-            max_step_rows: options.slots,
-            max_step_tokens: options.max_step_tokens,
-        };
+        let limits = rules::limits(NAME, model, options)?;
+        let context_len = limits.context_len;
         let stored = match options.weights {
             WeightsForm::F32 => false,
             WeightsForm::Stored => true,
