@@ -6,6 +6,7 @@
 //! A backend asked for by name opens or fails; it never falls back to another.
 
 pub mod candle;
+pub mod cpu;
 mod rules;
 pub mod scripted;
 
@@ -20,7 +21,11 @@ use crate::text::TokenId;
 pub fn open(name: &str, model: &Model, options: &OpenOptions) -> Result<Box<dyn Backend>, BackendError> {
     match name {
         candle::NAME => Ok(Box::new(candle::CandleBackend::open(model, options)?)),
-        _ => Err(BackendError::UnknownName { name: name.to_owned(), known: candle::NAME }),
+        cpu::NAME => Ok(Box::new(cpu::CpuBackend::open(model, options)?)),
+        _ => {
+            let known = [cpu::NAME, candle::NAME].join(", ");
+            Err(BackendError::UnknownName { name: name.to_owned(), known })
+        }
     }
 }
 
@@ -167,7 +172,7 @@ pub enum BackendError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     #[error("there is no backend `{name}` (there is: {known})")]
-    UnknownName { name: String, known: &'static str },
+    UnknownName { name: String, known: String },
     /// The model cannot be prepared for this backend.
     #[error("cannot open the {backend} backend")]
     Open {

@@ -39,19 +39,26 @@ macro_rules! contract {
 }
 
 contract!(scripted, super::scripted(), tolerance = 0.0);
-contract!(candle_f32, super::candle("llama", super::WeightsForm::F32), tolerance = 0.0);
-contract!(candle_stored, super::candle("gguf-Q4_1.gguf", super::WeightsForm::Stored), tolerance = 0.0);
+contract!(candle_f32, super::open("candle", "llama", super::WeightsForm::F32), tolerance = 0.0);
+contract!(
+    candle_stored,
+    super::open("candle", "gguf-Q4_1.gguf", super::WeightsForm::Stored),
+    tolerance = 0.0
+);
+contract!(cpu_f32, super::open("cpu", "llama", super::WeightsForm::F32), tolerance = 0.0);
+contract!(cpu_bf16, super::open("cpu", "qwen2", super::WeightsForm::Stored), tolerance = 0.0);
+contract!(cpu_stored, super::open("cpu", "gguf-Q4_1.gguf", super::WeightsForm::Stored), tolerance = 0.0);
 
 fn scripted() -> Box<dyn Backend> {
     Box::new(ScriptedBackend::new(ScriptedBackend::small_limits()))
 }
 
 /// A tiny model under `tests/fixtures/golden/`.
-fn candle(name: &str, weights: WeightsForm) -> Box<dyn Backend> {
+fn open(backend: &str, name: &str, weights: WeightsForm) -> Box<dyn Backend> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden").join(name);
     let model = Model::open(path.to_str().expect("the repository's path is UTF-8"), Path::new("models"));
     let options = OpenOptions { slots: 4, context_len: 96, max_step_tokens: 64, weights };
-    backend::open("candle", &model.expect("the fixture is sound"), &options).expect("the model opens")
+    backend::open(backend, &model.expect("the fixture is sound"), &options).expect("the model opens")
 }
 
 impl Subject {

@@ -1,4 +1,5 @@
-//! The candle backend against golden values of transformers, and against itself.
+//! The backends that run models against golden values of transformers, against each other, and each
+//! against itself.
 
 use crate::default_model::{MODEL, NAME};
 use crate::models::{fixture, fixture_path, options};
@@ -42,8 +43,8 @@ struct Runner {
 }
 
 impl Runner {
-    fn open(model: &Model, slots: usize, weights: WeightsForm) -> Self {
-        let backend = backend::open("candle", model, &options(slots, weights)).unwrap();
+    fn open(backend: &str, model: &Model, slots: usize, weights: WeightsForm) -> Self {
+        let backend = backend::open(backend, model, &options(slots, weights)).unwrap();
         let logits = Logits::new(backend.limits().vocab_size);
         Self { backend, logits }
     }
@@ -65,9 +66,16 @@ fn golden(name: &str) -> Golden {
     serde_json::from_str(&text).unwrap()
 }
 
+/// The backends that compute in `f32` when weights are decoded to it.
+const BACKENDS: [&str; 2] = ["candle", "cpu"];
+
 fn check_golden(model: &Model, name: &str) {
+    BACKENDS.into_iter().for_each(|backend| check_golden_of(backend, model, name));
+}
+
+fn check_golden_of(backend: &str, model: &Model, name: &str) {
     let golden = golden(name);
-    let mut runner = Runner::open(model, 1, WeightsForm::Auto);
+    let mut runner = Runner::open(backend, model, 1, WeightsForm::F32);
     let mut worst = 0.0f32;
     for Case { prompt, probes, greedy } in &golden.cases {
         runner.run(&[(0, 0, prompt)]);
@@ -77,7 +85,7 @@ fn check_golden(model: &Model, name: &str) {
                 worst = worst.max((runner.logits.row(*position)[id] - logit).abs());
             }
         }
-        assert!(worst <= TOLERANCE, "{name}: a logit is {worst} away, more than {TOLERANCE}");
+        assert!(worst <= TOLERANCE, "{backend}, {name}: a logit is {worst} away, more than {TOLERANCE}");
 
         let mut generated = vec![argmax(runner.logits.row(prompt.len() - 1))];
         while generated.len() < greedy.len() {
@@ -86,9 +94,9 @@ fn check_golden(model: &Model, name: &str) {
             generated.push(argmax(runner.logits.row(0)));
         }
         assert_eq!(greedy.len(), 64);
-        assert_eq!(&generated, greedy, "{name}: greedy tokens after {prompt:?}");
+        assert_eq!(&generated, greedy, "{backend}, {name}: greedy tokens after {prompt:?}");
     }
-    eprintln!("{name}: the farthest logit is {worst:e} away");
+    eprintln!("{backend}, {name}: the farthest logit is {worst:e} away");
 }
 
 fn argmax(logits: &[f32]) -> u32 {
@@ -145,11 +153,11 @@ fn tokens(model: &Model, salt: usize, len: usize) -> Vec<u32> {
 }
 
 /// A sequence's logits are the same to the last bit however it is computed.
-fn check_groupings(model: &Model, weights: WeightsForm, len: usize) {
+fn check_groupings(backend: &str, model: &Model, weights: WeightsForm, len: usize) {
     let sequence = tokens(model, 0, len);
-    let mut runner = Runner::open(model, 5, weights);
+    let mut runner = Runner::open(backend, model, 5, weights);
     let whole = runner.run(&[(0, 0, &sequence)]);
-    let name = &model.name;
+    let name = format!("{backend}, {}", model.name);
 
     for chunk_len in [1, 2, 3, 17] {
         let chunks = sequence.chunks(chunk_len).enumerate();
@@ -189,14 +197,19 @@ fn check_groupings(model: &Model, weights: WeightsForm, len: usize) {
 fn groupings_do_not_change_a_bit_of_tiny_models() {
     for name in ["llama", "qwen2", "qwen3", "gguf-Q4_K.gguf", "gguf-Q8_0.gguf"] {
         for weights in [WeightsForm::F32, WeightsForm::Stored] {
-            check_groupings(&fixture(name), weights, 70);
+            BACKENDS.into_iter().for_each(|backend| check_groupings(backend, &fixture(name), weights, 70));
         }
+    }
+    for tensor_type in TensorType::ALL {
+        check_groupings("cpu", &fixture(&format!("gguf-{tensor_type}.gguf")), WeightsForm::Stored, 70);
     }
 }
 
 #[test]
 fn groupings_do_not_change_a_bit_of_the_default_model() {
-    check_groupings(&MODEL, WeightsForm::F32, 24);
+    check_groupings("candle", &MODEL, WeightsForm::F32, 24);
+    // Past a chunk of attention, in whose middle the prompt is cut.
+    check_groupings("cpu", &MODEL, WeightsForm::Stored, 150);
 }
 
 #[test]
@@ -205,15 +218,19 @@ fn weights_as_stored_give_the_same_bits_as_decoded_ones() {
         let model = fixture(name);
         let sequence = tokens(&model, 3, 40);
         let [decoded, stored] = [WeightsForm::F32, WeightsForm::Stored]
-            .map(|weights| Runner::open(&model, 1, weights).run(&[(0, 0, &sequence)]));
+            .map(|weights| Runner::open("candle", &model, 1, weights).run(&[(0, 0, &sequence)]));
         assert!(decoded == stored, "{name}");
     }
 }
 
 #[test]
 fn only_the_logits_asked_for_are_written() {
+    BACKENDS.into_iter().for_each(check_only_the_logits_asked_for_are_written);
+}
+
+fn check_only_the_logits_asked_for_are_written(backend: &str) {
     let model = fixture("llama");
-    let mut runner = Runner::open(&model, 2, WeightsForm::F32);
+    let mut runner = Runner::open(backend, &model, 2, WeightsForm::F32);
     let (left, right) = (tokens(&model, 1, 9), tokens(&model, 2, 5));
     let rows = [
         Row { slot: Slot(1), start: 0, tokens: &left, logits_from: 9 },

@@ -1,0 +1,162 @@
+//! The attention stage: keys and values go to the cache, queries find what is there.
+
+use super::{
+    batch::{Batch, Place},
+    cache::{Cached, KvCache},
+    kernels::{Attend, Isa, Query, RmsNorm},
+    pool::Pool,
+    rotary::RotaryTable,
+    view::{View, ViewMut},
+};
+use crate::model::{AttentionShape, Pairing};
+
+/// Tokens of a tile: their queries share the keys and values they read.
+const TOKENS_PER_TILE: usize = 4;
+/// Queries that are prepared at once.
+const MAX_QUERIES: usize = 6;
+/// Heads are prepared in fixed memory.
+pub(super) const MAX_HEAD_DIM: usize = 256;
+
+/// Attention of one layer.
+pub(super) struct Attention {
+    pub(super) layer: usize,
+    pub(super) shape: AttentionShape,
+    pub(super) query: HeadForm,
+    pub(super) key: HeadForm,
+    /// Columns of the output where the queries of a key-value head begin, and the end.
+    pub(super) cuts: Vec<usize>,
+}
+
+/// What happens to each head of a query or key before it is used.
+pub(super) struct HeadForm {
+    /// Weight and epsilon.
+    pub(super) norm: Option<(Vec<f32>, f32)>,
+    pub(super) pairing: Option<Pairing>,
+}
+
+/// Where the heads of each token are: matrices, and the first column in them.
+#[derive(Clone, Copy)]
+pub(super) struct Heads<'a> {
+    pub(super) rows: View<'a, f32>,
+    pub(super) column: usize,
+}
+
+impl<'a> Heads<'a> {
+    fn head(&self, token: usize, head: usize, head_dim: usize) -> &'a [f32] {
+        &self.rows.row(token)[self.column + head * head_dim..][..head_dim]
+    }
+}
+
+impl HeadForm {
+    fn apply(&self, isa: Isa, rotary: &RotaryTable, position: usize, head: &[f32], to: &mut [f32]) {
+        match &self.norm {
+            Some((weight, epsilon)) => {
+                isa.run(RmsNorm { input: head, weight, epsilon: *epsilon, floats: to, blocks: &mut [] });
+            }
+            None => to.copy_from_slice(head),
+        }
+        if let Some(pairing) = self.pairing {
+            rotary.turn(to, position, pairing);
+        }
+    }
+}
+
+impl Attention {
+    pub(super) fn run<E: Cached>(
+        &self,
+        isa: Isa,
+        pool: &mut Pool,
+        rotary: &RotaryTable,
+        batch: &Batch,
+        cache: &mut KvCache<E>,
+        [queries, keys, values]: [Heads<'_>; 3],
+        output: ViewMut<'_, f32>,
+    ) {
+        self.write(isa, pool, rotary, batch, cache, keys, values);
+        let cache = &*cache;
+        pool.tiles(output, TOKENS_PER_TILE, &self.cuts, |token, head, mut tile| {
+            let places = &batch.places[token..token + tile.rows()];
+            let mut first = 0;
+            for run in places.chunk_by(|left, right| left.slot == right.slot) {
+                let rows = first..first + run.len();
+                let tile = tile.tile(rows.clone(), 0..tile.columns());
+                self.attend(isa, rotary, cache, head, run, (queries, token + first), tile);
+                first = rows.end;
+            }
+        });
+    }
+
+    fn write<E: Cached>(
+        &self,
+        isa: Isa,
+        pool: &mut Pool,
+        rotary: &RotaryTable,
+        batch: &Batch,
+        cache: &mut KvCache<E>,
+        keys: Heads<'_>,
+        values: Heads<'_>,
+    ) {
+        let head_dim = self.shape.head_dim;
+        let slot_shape = cache.shape();
+        let heads = cache.heads(self.layer);
+        let all_slots = [0, heads.columns()];
+        // A few tokens are written sooner than another thread has heard of it.
+        let heads_per_task = if batch.tokens.len() > TOKENS_PER_TILE { 1 } else { heads.rows() };
+        pool.tiles(heads, heads_per_task, &all_slots, |first_head, _, mut heads| {
+            let mut turned = [0.0; MAX_HEAD_DIM];
+            let key = &mut turned[..head_dim];
+            for row in 0..heads.rows() {
+                let slots = heads.row(row);
+                for (token, &Place { slot, position }) in batch.places.iter().enumerate() {
+                    let head = first_head + row;
+                    self.key.apply(isa, rotary, position, keys.head(token, head, head_dim), key);
+                    let memory = &mut slots[slot.0 * slot_shape.len()..][..slot_shape.len()];
+                    slot_shape.write(memory, position, key, values.head(token, head, head_dim));
+                }
+            }
+        });
+    }
+
+    /// One key-value head's queries of neighbouring tokens of one slot, of which `first` is the first.
+    fn attend<E: Cached>(
+        &self,
+        isa: Isa,
+        rotary: &RotaryTable,
+        cache: &KvCache<E>,
+        kv_head: usize,
+        places: &[Place],
+        (queries, first): (Heads<'_>, usize),
+        mut output: ViewMut<'_, f32>,
+    ) {
+        let AttentionShape { heads, kv_heads, head_dim, scale } = self.shape;
+        let group = heads / kv_heads;
+        let slot_shape = cache.shape();
+        let padded_dim = slot_shape.padded_dim;
+        let (keys, values) = slot_shape.split(cache.slot(self.layer, kv_head, places[0].slot));
+
+        let mut turned = [0.0; MAX_QUERIES * MAX_HEAD_DIM];
+        let mut found = [0.0; MAX_QUERIES * MAX_HEAD_DIM];
+        let count = places.len() * group;
+        for start in (0..count).step_by(MAX_QUERIES) {
+            let these = start..(start + MAX_QUERIES).min(count);
+            for (idx, to) in these.clone().zip(turned.chunks_exact_mut(head_dim)) {
+                let (token, head) = (idx / group, kv_head * group + idx % group);
+                let query = queries.head(first + token, head, head_dim);
+                self.query.apply(isa, rotary, places[token].position, query, to);
+                to.iter_mut().for_each(|value| *value *= scale);
+            }
+            let mut prepared = [Query { values: &turned[..head_dim], positions: 1 }; MAX_QUERIES];
+            for ((idx, values), query) in these.clone().zip(turned.chunks_exact(head_dim)).zip(&mut prepared)
+            {
+                *query = Query { values, positions: places[idx / group].position + 1 };
+            }
+            let queries = &prepared[..these.len()];
+            let found = &mut found[..these.len() * padded_dim];
+            isa.run(Attend { queries, keys, values, padded_dim, output: found });
+            for (idx, found) in these.zip(found.chunks_exact(padded_dim)) {
+                let (token, head) = (idx / group, idx % group);
+                output.row(token)[head * head_dim..][..head_dim].copy_from_slice(&found[..head_dim]);
+            }
+        }
+    }
+}

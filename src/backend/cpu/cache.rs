@@ -1,0 +1,136 @@
+//! The KV cache: keys and values of every slot, in memory that is asked for once and touched as
+//! positions fill up.
+
+use super::{
+    kernels::{Element, HalfBits, LANES, POSITIONS_PER_BLOCK},
+    view::ViewMut,
+};
+use crate::{backend::Slot, model::CacheShape};
+use half::f16;
+
+/// One layer's keys and values for each layer of the model.
+pub(super) struct KvCache<E> {
+    layers: Vec<Vec<E>>,
+    shape: SlotShape,
+    slots: usize,
+    kv_heads: usize,
+}
+
+/// Where things lie in the memory of one head of one slot: all keys, then all values.
+#[derive(Clone, Copy)]
+pub(super) struct SlotShape {
+    head_dim: usize,
+    /// `head_dim` filled up to whole vectors.
+    pub(super) padded_dim: usize,
+    /// The context filled up to whole blocks of positions.
+    positions: usize,
+}
+
+/// What a key or value is rounded to.
+pub(super) trait Cached: Element {
+    const ZERO: Self;
+
+    fn from_f32(value: f32) -> Self;
+}
+
+impl Cached for f32 {
+    const ZERO: Self = 0.0;
+
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+}
+
+impl Cached for HalfBits {
+    const ZERO: Self = 0;
+
+    /// What is too large becomes the largest: an infinity would spoil its neighbours.
+    fn from_f32(value: f32) -> Self {
+        const LARGEST: f32 = 65504.0;
+        f16::from_f32(value.clamp(-LARGEST, LARGEST)).to_bits()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no memory for a KV cache of {slots} slots of {context_len} positions")]
+pub(super) struct NoMemory {
+    slots: usize,
+    context_len: usize,
+}
+
+impl<E: Cached> KvCache<E> {
+    pub(super) fn new(shape: CacheShape, slots: usize, context_len: usize) -> Result<Self, NoMemory> {
+        let CacheShape { layers, kv_heads, head_dim } = shape;
+        let no_memory = NoMemory { slots, context_len };
+        let positions = context_len.checked_next_multiple_of(POSITIONS_PER_BLOCK);
+        let (Some(positions), padded_dim) = (positions, head_dim.next_multiple_of(LANES)) else {
+            return Err(no_memory);
+        };
+        let sizes = [positions, head_dim + padded_dim, slots, kv_heads];
+        let layer_len = sizes.into_iter().try_fold(1usize, usize::checked_mul);
+        // Asked for whole at first and given back: `vec!` of zeros takes fresh pages without writing to
+        // them, but ends the process where there are none.
+        let fits = |len: usize| Vec::<E>::new().try_reserve_exact(len).is_ok();
+        let total = layer_len.and_then(|len| len.checked_mul(layers));
+        let (Some(layer_len), true) = (layer_len, total.is_some_and(fits)) else { return Err(no_memory) };
+        let layers = (0..layers).map(|_| vec![E::ZERO; layer_len]).collect();
+        Ok(Self { layers, shape: SlotShape { head_dim, padded_dim, positions }, slots, kv_heads })
+    }
+
+    pub(super) fn shape(&self) -> SlotShape {
+        self.shape
+    }
+
+    /// A row for each key-value head, in it the memory of each slot.
+    pub(super) fn heads(&mut self, layer: usize) -> ViewMut<'_, E> {
+        ViewMut::new(&mut self.layers[layer], self.kv_heads, self.slots * self.shape.len())
+    }
+
+    /// The memory of one head of one slot.
+    pub(super) fn slot(&self, layer: usize, head: usize, slot: Slot) -> &[E] {
+        &self.layers[layer][(head * self.slots + slot.0) * self.shape.len()..][..self.shape.len()]
+    }
+
+    /// Copies the first `len` positions; those that share their block of keys come along.
+    pub(super) fn copy_prefix(&mut self, from: Slot, to: Slot, len: usize) {
+        let SlotShape { head_dim, padded_dim, .. } = self.shape;
+        let keys = 0..len.next_multiple_of(POSITIONS_PER_BLOCK) * head_dim;
+        let values = self.shape.values_start()..self.shape.values_start() + len * padded_dim;
+        for layer in &mut self.layers {
+            for head in 0..self.kv_heads {
+                let [from, to] = [from, to].map(|slot| (head * self.slots + slot.0) * self.shape.len());
+                for part in [&keys, &values] {
+                    layer.copy_within(from + part.start..from + part.end, to + part.start);
+                }
+            }
+        }
+    }
+}
+
+impl SlotShape {
+    pub(super) fn len(&self) -> usize {
+        self.positions * (self.head_dim + self.padded_dim)
+    }
+
+    fn values_start(&self) -> usize {
+        self.positions * self.head_dim
+    }
+
+    /// Keys, `[position / 16, head_dim, 16]`, and values, `[position, padded_dim]`.
+    pub(super) fn split<E>(self, slot: &[E]) -> (&[E], &[E]) {
+        slot.split_at(self.values_start())
+    }
+
+    pub(super) fn write<E: Cached>(self, slot: &mut [E], position: usize, key: &[f32], value: &[f32]) {
+        let (keys, values) = slot.split_at_mut(self.values_start());
+        let (block, lane) = (position / POSITIONS_PER_BLOCK, position % POSITIONS_PER_BLOCK);
+        let block =
+            &mut keys[block * self.head_dim * POSITIONS_PER_BLOCK..][..self.head_dim * POSITIONS_PER_BLOCK];
+        for (to, &key) in block.chunks_exact_mut(POSITIONS_PER_BLOCK).zip(key) {
+            to[lane] = E::from_f32(key);
+        }
+        for (to, &value) in values[position * self.padded_dim..].iter_mut().zip(value) {
+            *to = E::from_f32(value);
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Sixteen lanes in two registers: AVX2 with FMA and F16C (x86-64 since 2013).
+
+#![expect(unsafe_code, reason = "instructions that the CPU must have")]
+
+use super::simd::{HalfBits, Kernel, LANES, Simd};
+use std::arch::x86_64::*;
+
+/// The proof that this CPU has the instructions.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::backend::cpu) struct Avx2(());
+
+impl Avx2 {
+    pub(in crate::backend::cpu) fn detect() -> Option<Self> {
+        let present = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        present.then_some(Self(()))
+    }
+}
+
+/// An expression of instructions that an [`Avx2`] at hand proves to be there.
+macro_rules! present {
+    ($instructions:expr) => {
+        // SAFETY: a value of `Avx2` is made only where the CPU has the instructions; what is read and
+        // written are references to arrays of the size that the instructions take, unaligned.
+        unsafe { $instructions }
+    };
+}
+
+const HALF: usize = LANES / 2;
+
+#[inline(always)]
+fn halves<T>(values: &[T; LANES]) -> [*const T; 2] {
+    [values.as_ptr(), values[HALF..].as_ptr()]
+}
+
+#[inline(always)]
+fn halves_mut<T>(values: &mut [T; LANES]) -> [*mut T; 2] {
+    let (low, high) = values.split_at_mut(HALF);
+    [low.as_mut_ptr(), high.as_mut_ptr()]
+}
+
+impl Simd for Avx2 {
+    type Floats = [__m256; 2];
+    type Ints = [__m256i; 2];
+    type Bytes = [__m256i; 2];
+
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn compiled<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        present!(compiled(self, kernel))
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> [__m256; 2] {
+        [present!(_mm256_set1_ps(value)); 2]
+    }
+
+    #[inline(always)]
+    fn load(self, values: &[f32; LANES]) -> [__m256; 2] {
+        let [low, high] = halves(values);
+        present!([_mm256_loadu_ps(low), _mm256_loadu_ps(high)])
+    }
+
+    #[inline(always)]
+    fn load_half(self, values: &[HalfBits; LANES]) -> [__m256; 2] {
+        let [low, high] = halves(values);
+        present!([
+            _mm256_cvtph_ps(_mm_loadu_si128(low.cast())),
+            _mm256_cvtph_ps(_mm_loadu_si128(high.cast())),
+        ])
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, values: &[u16; LANES]) -> [__m256; 2] {
+        let [low, high] = halves(values);
+        present!([
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(low.cast())))),
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(high.cast())))),
+        ])
+    }
+
+    #[inline(always)]
+    fn store(self, values: [__m256; 2], to: &mut [f32; LANES]) {
+        let [low, high] = halves_mut(to);
+        present!({
+            _mm256_storeu_ps(low, values[0]);
+            _mm256_storeu_ps(high, values[1]);
+        });
+    }
+
+    #[inline(always)]
+    fn store_half(self, values: [__m256; 2], to: &mut [HalfBits; LANES]) {
+        let [low, high] = halves_mut(to);
+        present!({
+            _mm_storeu_si128(low.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values[0]));
+            _mm_storeu_si128(high.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values[1]));
+        });
+    }
+
+    #[inline(always)]
+    fn add(self, left: [__m256; 2], right: [__m256; 2]) -> [__m256; 2] {
+        present!([_mm256_add_ps(left[0], right[0]), _mm256_add_ps(left[1], right[1])])
+    }
+
+    #[inline(always)]
+    fn sub(self, left: [__m256; 2], right: [__m256; 2]) -> [__m256; 2] {
+        present!([_mm256_sub_ps(left[0], right[0]), _mm256_sub_ps(left[1], right[1])])
+    }
+
+    #[inline(always)]
+    fn mul(self, left: [__m256; 2], right: [__m256; 2]) -> [__m256; 2] {
+        present!([_mm256_mul_ps(left[0], right[0]), _mm256_mul_ps(left[1], right[1])])
+    }
+
+    #[inline(always)]
+    fn div(self, left: [__m256; 2], right: [__m256; 2]) -> [__m256; 2] {
+        present!([_mm256_div_ps(left[0], right[0]), _mm256_div_ps(left[1], right[1])])
+    }
+
+    #[inline(always)]
+    fn max(self, left: [__m256; 2], right: [__m256; 2]) -> [__m256; 2] {
+        present!([_mm256_max_ps(left[0], right[0]), _mm256_max_ps(left[1], right[1])])
+    }
+
+    #[inline(always)]
+    fn min(self, left: [__m256; 2], right: [__m256; 2]) -> [__m256; 2] {
+        present!([_mm256_min_ps(left[0], right[0]), _mm256_min_ps(left[1], right[1])])
+    }
+
+    #[inline(always)]
+    fn mul_add(self, left: [__m256; 2], right: [__m256; 2], sum: [__m256; 2]) -> [__m256; 2] {
+        present!([_mm256_fmadd_ps(left[0], right[0], sum[0]), _mm256_fmadd_ps(left[1], right[1], sum[1])])
+    }
+
+    #[inline(always)]
+    fn abs(self, values: [__m256; 2]) -> [__m256; 2] {
+        present!({
+            let sign = _mm256_set1_ps(-0.0);
+            [_mm256_andnot_ps(sign, values[0]), _mm256_andnot_ps(sign, values[1])]
+        })
+    }
+
+    #[inline(always)]
+    fn round(self, values: [__m256; 2]) -> [__m256; 2] {
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        present!([_mm256_round_ps::<NEAREST>(values[0]), _mm256_round_ps::<NEAREST>(values[1])])
+    }
+
+    #[inline(always)]
+    fn exp2_whole(self, exponents: [__m256; 2]) -> [__m256; 2] {
+        present!({
+            let bias = _mm256_set1_epi32(127);
+            let low = _mm256_add_epi32(_mm256_cvtps_epi32(exponents[0]), bias);
+            let high = _mm256_add_epi32(_mm256_cvtps_epi32(exponents[1]), bias);
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(low)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(high)),
+            ]
+        })
+    }
+
+    #[inline(always)]
+    fn keep_first(self, values: [__m256; 2], count: usize, other: f32) -> [__m256; 2] {
+        present!({
+            let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let count = count.min(LANES) as i32;
+            let low = _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lanes);
+            let high = _mm256_cmpgt_epi32(_mm256_set1_epi32(count - HALF as i32), lanes);
+            let other = _mm256_set1_ps(other);
+            [
+                _mm256_blendv_ps(other, values[0], _mm256_castsi256_ps(low)),
+                _mm256_blendv_ps(other, values[1], _mm256_castsi256_ps(high)),
+            ]
+        })
+    }
+
+    #[inline(always)]
+    fn sum(self, values: [__m256; 2]) -> f32 {
+        present!({
+            let eight = _mm256_add_ps(values[0], values[1]);
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        })
+    }
+
+    #[inline(always)]
+    fn maximum(self, values: [__m256; 2]) -> f32 {
+        present!({
+            let eight = _mm256_max_ps(values[0], values[1]);
+            let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        })
+    }
+
+    #[inline(always)]
+    fn to_i8(self, values: [__m256; 2]) -> [i8; LANES] {
+        let mut bytes = [0; LANES];
+        present!({
+            let (low, high) = (_mm256_cvtps_epi32(values[0]), _mm256_cvtps_epi32(values[1]));
+            // Packing works in each half of a register: the quarters come as 0, 2, 1, 3.
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
+            let narrow = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(bytes.as_mut_ptr().cast(), narrow);
+        });
+        bytes
+    }
+
+    #[inline(always)]
+    fn splat_int(self, value: i32) -> [__m256i; 2] {
+        [present!(_mm256_set1_epi32(value)); 2]
+    }
+
+    #[inline(always)]
+    fn to_floats(self, values: [__m256i; 2]) -> [__m256; 2] {
+        present!([_mm256_cvtepi32_ps(values[0]), _mm256_cvtepi32_ps(values[1])])
+    }
+
+    #[inline(always)]
+    fn load_bytes(self, bytes: &[u8; 4 * LANES]) -> [__m256i; 2] {
+        let (low, high) = bytes.split_at(4 * HALF);
+        present!([_mm256_loadu_si256(low.as_ptr().cast()), _mm256_loadu_si256(high.as_ptr().cast()),])
+    }
+
+    #[inline(always)]
+    fn nibbles(self, bytes: [__m256i; 2]) -> ([__m256i; 2], [__m256i; 2]) {
+        present!({
+            let mask = _mm256_set1_epi8(0xf);
+            let low = [_mm256_and_si256(bytes[0], mask), _mm256_and_si256(bytes[1], mask)];
+            let shifted = [_mm256_srli_epi16::<4>(bytes[0]), _mm256_srli_epi16::<4>(bytes[1])];
+            (low, [_mm256_and_si256(shifted[0], mask), _mm256_and_si256(shifted[1], mask)])
+        })
+    }
+
+    #[inline(always)]
+    fn dot<const BITS: u32>(self, sums: [__m256i; 2], bytes: [__m256i; 2], quad: [i8; 4]) -> [__m256i; 2] {
+        let quad = present!(_mm256_set1_epi32(i32::from_le_bytes(quad.map(|value| value as u8))));
+        // The instruction saturates at 16 bits, which two products of seven bits each do not reach.
+        if BITS < 8 {
+            return present!({
+                let ones = _mm256_set1_epi16(1);
+                let low = _mm256_madd_epi16(_mm256_maddubs_epi16(bytes[0], quad), ones);
+                let high = _mm256_madd_epi16(_mm256_maddubs_epi16(bytes[1], quad), ones);
+                [_mm256_add_epi32(sums[0], low), _mm256_add_epi32(sums[1], high)]
+            });
+        }
+        let (low_bits, high_bits) = self.nibbles(bytes);
+        present!({
+            let (ones, sixteens) = (_mm256_set1_epi16(1), _mm256_set1_epi16(16));
+            let low = _mm256_madd_epi16(_mm256_maddubs_epi16(low_bits[0], quad), ones);
+            let high = _mm256_madd_epi16(_mm256_maddubs_epi16(low_bits[1], quad), ones);
+            let low =
+                _mm256_add_epi32(low, _mm256_madd_epi16(_mm256_maddubs_epi16(high_bits[0], quad), sixteens));
+            let high =
+                _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_maddubs_epi16(high_bits[1], quad), sixteens));
+            [_mm256_add_epi32(sums[0], low), _mm256_add_epi32(sums[1], high)]
+        })
+    }
+}

@@ -1,0 +1,192 @@
+//! Sixteen lanes in one register: AVX-512 with VNNI (Intel since Ice Lake, AMD since Zen 4).
+
+#![expect(unsafe_code, reason = "instructions that the CPU must have")]
+
+use super::simd::{HalfBits, Kernel, LANES, Simd};
+use std::arch::x86_64::*;
+
+/// The proof that this CPU has the instructions.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::backend::cpu) struct Avx512(());
+
+impl Avx512 {
+    pub(in crate::backend::cpu) fn detect() -> Option<Self> {
+        let present = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vnni")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        present.then_some(Self(()))
+    }
+}
+
+/// An expression of instructions that an [`Avx512`] at hand proves to be there.
+macro_rules! present {
+    ($instructions:expr) => {
+        // SAFETY: a value of `Avx512` is made only where the CPU has the instructions; what is read
+        // and written are references to arrays of the size that the instruction takes, unaligned.
+        unsafe { $instructions }
+    };
+}
+
+impl Simd for Avx512 {
+    type Floats = __m512;
+    type Ints = __m512i;
+    type Bytes = __m512i;
+
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c")]
+        fn compiled<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        present!(compiled(self, kernel))
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> __m512 {
+        present!(_mm512_set1_ps(value))
+    }
+
+    #[inline(always)]
+    fn load(self, values: &[f32; LANES]) -> __m512 {
+        present!(_mm512_loadu_ps(values.as_ptr()))
+    }
+
+    #[inline(always)]
+    fn load_half(self, values: &[HalfBits; LANES]) -> __m512 {
+        present!(_mm512_cvtph_ps(_mm256_loadu_si256(values.as_ptr().cast())))
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, values: &[u16; LANES]) -> __m512 {
+        present!({
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(values.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        })
+    }
+
+    #[inline(always)]
+    fn store(self, values: __m512, to: &mut [f32; LANES]) {
+        present!(_mm512_storeu_ps(to.as_mut_ptr(), values));
+    }
+
+    #[inline(always)]
+    fn store_half(self, values: __m512, to: &mut [HalfBits; LANES]) {
+        present!({
+            let halves = _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(values);
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), halves);
+        });
+    }
+
+    #[inline(always)]
+    fn add(self, left: __m512, right: __m512) -> __m512 {
+        present!(_mm512_add_ps(left, right))
+    }
+
+    #[inline(always)]
+    fn sub(self, left: __m512, right: __m512) -> __m512 {
+        present!(_mm512_sub_ps(left, right))
+    }
+
+    #[inline(always)]
+    fn mul(self, left: __m512, right: __m512) -> __m512 {
+        present!(_mm512_mul_ps(left, right))
+    }
+
+    #[inline(always)]
+    fn div(self, left: __m512, right: __m512) -> __m512 {
+        present!(_mm512_div_ps(left, right))
+    }
+
+    #[inline(always)]
+    fn mul_add(self, left: __m512, right: __m512, sum: __m512) -> __m512 {
+        present!(_mm512_fmadd_ps(left, right, sum))
+    }
+
+    #[inline(always)]
+    fn max(self, left: __m512, right: __m512) -> __m512 {
+        present!(_mm512_max_ps(left, right))
+    }
+
+    #[inline(always)]
+    fn min(self, left: __m512, right: __m512) -> __m512 {
+        present!(_mm512_min_ps(left, right))
+    }
+
+    #[inline(always)]
+    fn abs(self, values: __m512) -> __m512 {
+        present!(_mm512_abs_ps(values))
+    }
+
+    #[inline(always)]
+    fn round(self, values: __m512) -> __m512 {
+        present!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(values))
+    }
+
+    #[inline(always)]
+    fn exp2_whole(self, exponents: __m512) -> __m512 {
+        present!(_mm512_scalef_ps(_mm512_set1_ps(1.0), exponents))
+    }
+
+    #[inline(always)]
+    fn keep_first(self, values: __m512, count: usize, other: f32) -> __m512 {
+        let kept = if count < LANES { (1u16 << count) - 1 } else { u16::MAX };
+        present!(_mm512_mask_blend_ps(kept, _mm512_set1_ps(other), values))
+    }
+
+    #[inline(always)]
+    fn sum(self, values: __m512) -> f32 {
+        present!({
+            let eight = _mm256_add_ps(_mm512_castps512_ps256(values), _mm512_extractf32x8_ps::<1>(values));
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        })
+    }
+
+    #[inline(always)]
+    fn maximum(self, values: __m512) -> f32 {
+        present!(_mm512_reduce_max_ps(values))
+    }
+
+    #[inline(always)]
+    fn to_i8(self, values: __m512) -> [i8; LANES] {
+        let mut bytes = [0; LANES];
+        present!({
+            let narrow = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(values));
+            _mm_storeu_si128(bytes.as_mut_ptr().cast(), narrow);
+        });
+        bytes
+    }
+
+    #[inline(always)]
+    fn splat_int(self, value: i32) -> __m512i {
+        present!(_mm512_set1_epi32(value))
+    }
+
+    #[inline(always)]
+    fn to_floats(self, values: __m512i) -> __m512 {
+        present!(_mm512_cvtepi32_ps(values))
+    }
+
+    #[inline(always)]
+    fn load_bytes(self, bytes: &[u8; 4 * LANES]) -> __m512i {
+        present!(_mm512_loadu_si512(bytes.as_ptr().cast()))
+    }
+
+    #[inline(always)]
+    fn nibbles(self, bytes: __m512i) -> (__m512i, __m512i) {
+        present!({
+            let mask = _mm512_set1_epi8(0xf);
+            (_mm512_and_si512(bytes, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask))
+        })
+    }
+
+    #[inline(always)]
+    fn dot<const BITS: u32>(self, sums: __m512i, bytes: __m512i, quad: [i8; 4]) -> __m512i {
+        let quad = i32::from_le_bytes(quad.map(|value| value as u8));
+        present!(_mm512_dpbusd_epi32(sums, bytes, _mm512_set1_epi32(quad)))
+    }
+}

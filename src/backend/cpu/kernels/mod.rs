@@ -1,0 +1,58 @@
+//! The loops in which a step spends its time, written once over sixteen lanes ([`Simd`]) and compiled
+//! for each instruction set. What a row of a matrix yields depends on that row alone, and is summed in
+//! the same order however many rows there are.
+//!
+//! `unsafe` is in `avx512.rs` and `avx2.rs` alone.
+
+mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod block;
+mod norm;
+mod portable;
+mod product;
+mod simd;
+
+pub(super) use attention::{Attend, POSITIONS_PER_BLOCK, Query};
+pub(super) use block::{BLOCK_LEN, Block, Quantise};
+pub(super) use norm::{Gate, RmsNorm};
+pub(super) use product::{Finish, FloatProduct, IntegerProduct};
+pub(super) use simd::{Bf16Bits, Element, HalfBits, Kernel, LANES, Simd};
+
+/// An instruction set that this CPU has.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Isa {
+    #[cfg(target_arch = "x86_64")]
+    Avx512(avx512::Avx512),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(avx2::Avx2),
+    Portable(portable::Portable),
+}
+
+impl Isa {
+    /// The best one first.
+    pub(super) fn available() -> impl Iterator<Item = Self> {
+        #[cfg(target_arch = "x86_64")]
+        let specific = [avx512::Avx512::detect().map(Self::Avx512), avx2::Avx2::detect().map(Self::Avx2)];
+        #[cfg(not(target_arch = "x86_64"))]
+        let specific: [Option<Self>; 0] = [];
+        specific.into_iter().flatten().chain([Self::Portable(portable::Portable)])
+    }
+
+    pub(super) fn best() -> Self {
+        Self::available().next().expect("the portable one is always there")
+    }
+
+    #[inline]
+    pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(simd) => simd.vectorize(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(simd) => simd.vectorize(kernel),
+            Self::Portable(simd) => simd.vectorize(kernel),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Sixteen lanes in plain Rust, for any CPU.
+
+use super::simd::{HalfBits, Kernel, LANES, Simd};
+use half::f16;
+use std::array::from_fn;
+
+#[derive(Clone, Copy, Debug)]
+pub(in crate::backend::cpu) struct Portable;
+
+impl Simd for Portable {
+    type Floats = [f32; LANES];
+    type Ints = [i32; LANES];
+    type Bytes = [u8; 4 * LANES];
+
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> [f32; LANES] {
+        [value; LANES]
+    }
+
+    #[inline(always)]
+    fn load(self, values: &[f32; LANES]) -> [f32; LANES] {
+        *values
+    }
+
+    #[inline(always)]
+    fn load_half(self, values: &[HalfBits; LANES]) -> [f32; LANES] {
+        values.map(|bits| f16::from_bits(bits).to_f32())
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, values: &[u16; LANES]) -> [f32; LANES] {
+        values.map(|bits| f32::from_bits(u32::from(bits) << 16))
+    }
+
+    #[inline(always)]
+    fn store(self, values: [f32; LANES], to: &mut [f32; LANES]) {
+        *to = values;
+    }
+
+    #[inline(always)]
+    fn store_half(self, values: [f32; LANES], to: &mut [HalfBits; LANES]) {
+        *to = values.map(|value| f16::from_f32(value).to_bits());
+    }
+
+    #[inline(always)]
+    fn add(self, left: [f32; LANES], right: [f32; LANES]) -> [f32; LANES] {
+        from_fn(|lane| left[lane] + right[lane])
+    }
+
+    #[inline(always)]
+    fn sub(self, left: [f32; LANES], right: [f32; LANES]) -> [f32; LANES] {
+        from_fn(|lane| left[lane] - right[lane])
+    }
+
+    #[inline(always)]
+    fn mul(self, left: [f32; LANES], right: [f32; LANES]) -> [f32; LANES] {
+        from_fn(|lane| left[lane] * right[lane])
+    }
+
+    #[inline(always)]
+    fn div(self, left: [f32; LANES], right: [f32; LANES]) -> [f32; LANES] {
+        from_fn(|lane| left[lane] / right[lane])
+    }
+
+    #[inline(always)]
+    fn mul_add(self, left: [f32; LANES], right: [f32; LANES], sum: [f32; LANES]) -> [f32; LANES] {
+        // Not `f32::mul_add`: without the instruction, that is a call of a slow function.
+        from_fn(|lane| left[lane] * right[lane] + sum[lane])
+    }
+
+    #[inline(always)]
+    fn max(self, left: [f32; LANES], right: [f32; LANES]) -> [f32; LANES] {
+        from_fn(|lane| left[lane].max(right[lane]))
+    }
+
+    #[inline(always)]
+    fn min(self, left: [f32; LANES], right: [f32; LANES]) -> [f32; LANES] {
+        from_fn(|lane| left[lane].min(right[lane]))
+    }
+
+    #[inline(always)]
+    fn abs(self, values: [f32; LANES]) -> [f32; LANES] {
+        values.map(f32::abs)
+    }
+
+    #[inline(always)]
+    fn round(self, values: [f32; LANES]) -> [f32; LANES] {
+        values.map(f32::round_ties_even)
+    }
+
+    #[inline(always)]
+    fn exp2_whole(self, exponents: [f32; LANES]) -> [f32; LANES] {
+        exponents.map(|exponent| f32::from_bits(((exponent as i32 + 127) << 23) as u32))
+    }
+
+    #[inline(always)]
+    fn keep_first(self, values: [f32; LANES], count: usize, other: f32) -> [f32; LANES] {
+        from_fn(|lane| if lane < count { values[lane] } else { other })
+    }
+
+    #[inline(always)]
+    fn sum(self, mut values: [f32; LANES]) -> f32 {
+        for half in [8, 4, 2, 1] {
+            for lane in 0..half {
+                values[lane] += values[lane + half];
+            }
+        }
+        values[0]
+    }
+
+    #[inline(always)]
+    fn maximum(self, values: [f32; LANES]) -> f32 {
+        values.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    #[inline(always)]
+    fn to_i8(self, values: [f32; LANES]) -> [i8; LANES] {
+        values.map(|value| value.round_ties_even() as i8)
+    }
+
+    #[inline(always)]
+    fn splat_int(self, value: i32) -> [i32; LANES] {
+        [value; LANES]
+    }
+
+    #[inline(always)]
+    fn to_floats(self, values: [i32; LANES]) -> [f32; LANES] {
+        values.map(|value| value as f32)
+    }
+
+    #[inline(always)]
+    fn load_bytes(self, bytes: &[u8; 4 * LANES]) -> [u8; 4 * LANES] {
+        *bytes
+    }
+
+    #[inline(always)]
+    fn nibbles(self, bytes: [u8; 4 * LANES]) -> ([u8; 4 * LANES], [u8; 4 * LANES]) {
+        (bytes.map(|byte| byte & 0xf), bytes.map(|byte| byte >> 4))
+    }
+
+    #[inline(always)]
+    fn dot<const BITS: u32>(self, sums: [i32; LANES], bytes: [u8; 4 * LANES], quad: [i8; 4]) -> [i32; LANES] {
+        from_fn(|lane| {
+            (0..4).fold(sums[lane], |sum, idx| sum + i32::from(bytes[4 * lane + idx]) * i32::from(quad[idx]))
+        })
+    }
+}

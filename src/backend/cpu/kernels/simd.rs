@@ -1,0 +1,120 @@
+//! Sixteen lanes: the instructions that the kernels are written in, once for every instruction set.
+//!
+//! A value of a [`Simd`] type is the proof that the CPU has the instructions, so its methods are safe
+//! to call. They are inlined into the function that [`Simd::vectorize`] compiles for the instruction
+//! set, and so must be everything between that function and them.
+
+/// Values side by side in one [`Simd::Floats`].
+pub(in crate::backend::cpu) const LANES: usize = 16;
+
+/// An `f16`, as its bits: memory of zeros is then had for nothing.
+pub(in crate::backend::cpu) type HalfBits = u16;
+
+/// A loop to be compiled for an instruction set.
+pub(in crate::backend::cpu) trait Kernel {
+    type Output;
+
+    /// Must be `#[inline(always)]`.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// An instruction set.
+pub(in crate::backend::cpu) trait Simd: Copy {
+    /// Sixteen `f32`.
+    type Floats: Copy;
+    /// Sixteen `i32`.
+    type Ints: Copy;
+    /// Sixteen times four `u8`.
+    type Bytes: Copy;
+
+    /// Runs a kernel that is compiled for this instruction set.
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output;
+
+    fn splat(self, value: f32) -> Self::Floats;
+    fn load(self, values: &[f32; LANES]) -> Self::Floats;
+    fn load_half(self, values: &[HalfBits; LANES]) -> Self::Floats;
+    /// Of `bf16`, as its bits.
+    fn load_bf16(self, values: &[u16; LANES]) -> Self::Floats;
+    fn store(self, values: Self::Floats, to: &mut [f32; LANES]);
+    /// Rounds to the nearest `f16`; what is too large for one becomes an infinity.
+    fn store_half(self, values: Self::Floats, to: &mut [HalfBits; LANES]);
+    fn add(self, left: Self::Floats, right: Self::Floats) -> Self::Floats;
+    fn sub(self, left: Self::Floats, right: Self::Floats) -> Self::Floats;
+    fn mul(self, left: Self::Floats, right: Self::Floats) -> Self::Floats;
+    fn div(self, left: Self::Floats, right: Self::Floats) -> Self::Floats;
+    /// `left * right + sum`, rounded once where the instruction set can.
+    fn mul_add(self, left: Self::Floats, right: Self::Floats, sum: Self::Floats) -> Self::Floats;
+    fn max(self, left: Self::Floats, right: Self::Floats) -> Self::Floats;
+    fn min(self, left: Self::Floats, right: Self::Floats) -> Self::Floats;
+    fn abs(self, values: Self::Floats) -> Self::Floats;
+    /// To the nearest whole number, ties to even.
+    fn round(self, values: Self::Floats) -> Self::Floats;
+    /// `2^n` for whole numbers in -126..=127.
+    fn exp2_whole(self, exponents: Self::Floats) -> Self::Floats;
+    /// Lanes from `count` on become `other`.
+    fn keep_first(self, values: Self::Floats, count: usize, other: f32) -> Self::Floats;
+    /// Added in pairs: halves, quarters, and so on.
+    fn sum(self, values: Self::Floats) -> f32;
+    fn maximum(self, values: Self::Floats) -> f32;
+    /// Rounds values in -128..=127 to the nearest whole number, ties to even.
+    fn to_i8(self, values: Self::Floats) -> [i8; LANES];
+
+    fn splat_int(self, value: i32) -> Self::Ints;
+    fn to_floats(self, values: Self::Ints) -> Self::Floats;
+    fn load_bytes(self, bytes: &[u8; 4 * LANES]) -> Self::Bytes;
+    /// The low and the high four bits of each byte.
+    fn nibbles(self, bytes: Self::Bytes) -> (Self::Bytes, Self::Bytes);
+    /// Adds to each lane the product of its four bytes, of which `BITS` bits are used, with `quad`; exact.
+    fn dot<const BITS: u32>(self, sums: Self::Ints, bytes: Self::Bytes, quad: [i8; 4]) -> Self::Ints;
+}
+
+/// A number as it lies in memory.
+pub(in crate::backend::cpu) trait Element: Copy + Send + Sync + 'static {
+    fn load<S: Simd>(simd: S, values: &[Self; LANES]) -> S::Floats;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, values: &[Self; LANES]) -> S::Floats {
+        simd.load(values)
+    }
+}
+
+impl Element for HalfBits {
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, values: &[Self; LANES]) -> S::Floats {
+        simd.load_half(values)
+    }
+}
+
+/// The bits of a `bf16`.
+#[derive(Clone, Copy, Default)]
+#[repr(transparent)]
+pub(in crate::backend::cpu) struct Bf16Bits(pub(in crate::backend::cpu) u16);
+
+impl Element for Bf16Bits {
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, values: &[Self; LANES]) -> S::Floats {
+        simd.load_bf16(&values.map(|value| value.0))
+    }
+}
+
+/// `e^x`, to about 2 units in the last place; below -87 it is taken to be -87.
+///
+/// Source: `expf` of the Cephes library.
+#[inline(always)]
+#[expect(clippy::excessive_precision, reason = "ln 2 in two parts, as Cephes writes them")]
+pub(super) fn exp<S: Simd>(simd: S, x: S::Floats) -> S::Floats {
+    const COEFFICIENTS: [f32; 6] =
+        [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+    let x = simd.max(simd.min(x, simd.splat(88.0)), simd.splat(-87.0));
+    let exponent = simd.round(simd.mul(x, simd.splat(std::f32::consts::LOG2_E)));
+    let rest = simd.mul_add(exponent, simd.splat(-0.693_359_375), x);
+    let rest = simd.mul_add(exponent, simd.splat(2.121_944_4e-4), rest);
+    let mut value = simd.splat(COEFFICIENTS[0]);
+    for coefficient in &COEFFICIENTS[1..] {
+        value = simd.mul_add(value, rest, simd.splat(*coefficient));
+    }
+    let value = simd.mul_add(value, simd.mul(rest, rest), simd.add(rest, simd.splat(1.0)));
+    simd.mul(value, simd.exp2_whole(exponent))
+}

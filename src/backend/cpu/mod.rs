@@ -1,0 +1,127 @@
+//! The fast way on a CPU: a fixed plan of fused stages over memory that is had once, with weights
+//! repacked when the model is opened and multiplied as the integers they are.
+//!
+//! How it differs from the reference (`candle/`): the rows that meet integer weights are rounded to
+//! integers too, 32 at a time ([`kernels::Block`]), and keys and values to `f16`. With
+//! [`WeightsForm::F32`] nothing is rounded, and it is the reference to the order of its sums.
+//!
+//! As there, a position's result is the same to the last bit however positions are grouped into rows
+//! and steps: every kernel works on a row in an order that depends on the row alone, and threads share
+//! out whole outputs, never a sum.
+//!
+//! | file | what it is for |
+//! | --- | --- |
+//! | `lower.rs`, `plan.rs` | from the graph to stages, and how a step runs through them |
+//! | `project.rs`, `attention.rs` | the two stages that are more than a loop over rows |
+//! | `matrix.rs`, `stored.rs` | weights, from the file's blocks to panels |
+//! | `cache.rs`, `rotary.rs`, `batch.rs` | what a step reads beside them |
+//! | `pool.rs`, `view.rs` | threads, and matrices that they share out |
+//! | `kernels/` | the loops, for each instruction set |
+
+mod attention;
+mod batch;
+mod cache;
+mod kernels;
+mod lower;
+mod matrix;
+mod plan;
+mod pool;
+mod project;
+mod rotary;
+mod stored;
+mod view;
+
+use super::{Backend, BackendError, Limits, Logits, OpenOptions, Row, Slot, WeightsForm, rules};
+use crate::model::Model;
+use batch::Batch;
+use cache::KvCache;
+use kernels::{HalfBits, Isa};
+use plan::{Plan, Step};
+use pool::Pool;
+
+pub(super) const NAME: &str = "cpu";
+
+/// See the [module](self).
+pub struct CpuBackend {
+    limits: Limits,
+    isa: Isa,
+    pool: Pool,
+    plan: Plan,
+    cache: Cache,
+    batch: Batch,
+    /// Positions each slot holds.
+    held: Vec<usize>,
+}
+
+/// Keys and values are kept as precisely as the rest is computed.
+enum Cache {
+    Half(KvCache<HalfBits>),
+    Single(KvCache<f32>),
+}
+
+impl CpuBackend {
+    /// # Errors
+    /// [`BackendError::Open`] if the options do not fit the model, or memory does not suffice.
+    pub fn open(model: &Model, options: &OpenOptions) -> Result<Self, BackendError> {
+        Self::prepare(model, options, Isa::best())
+            .map_err(|source| BackendError::Open { backend: NAME, source })
+    }
+
+    fn prepare(
+        model: &Model,
+        options: &OpenOptions,
+        isa: Isa,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let limits = rules::limits(NAME, model, options)?;
+        let &Limits { slots, context_len, max_step_tokens, .. } = &limits;
+        let decoded = options.weights == WeightsForm::F32;
+        let shape = model.graph.cache();
+        let cache = match decoded {
+            true => Cache::Single(KvCache::new(shape, slots, context_len)?),
+            false => Cache::Half(KvCache::new(shape, slots, context_len)?),
+        };
+        let mut pool = Pool::new()?;
+        // No step writes more than all slots hold, whose memory there is.
+        let max_rows = max_step_tokens.min(slots * context_len);
+        let request = lower::Request { model, decoded, context_len, max_rows };
+        let plan = lower::lower(&request, &mut pool)?;
+        let batch = Batch::with_capacity(max_rows);
+        Ok(Self { held: vec![0; slots], limits, isa, pool, plan, cache, batch })
+    }
+}
+
+impl Backend for CpuBackend {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn extend(&mut self, rows: &[Row<'_>], logits: &mut Logits) -> Result<(), BackendError> {
+        rules::check_rows(&self.limits, &self.held, rows)
+            .map_err(|rule| BackendError::Step { backend: NAME, source: rule.into() })?;
+        for row in rows {
+            self.held[row.slot.0] = row.start;
+        }
+        self.batch.fill(rows);
+        let Self { isa, pool, plan, cache, batch, .. } = self;
+        let isa = *isa;
+        match cache {
+            Cache::Half(cache) => plan.run(&mut Step { isa, pool, batch, cache, logits }),
+            Cache::Single(cache) => plan.run(&mut Step { isa, pool, batch, cache, logits }),
+        }
+        for row in rows {
+            self.held[row.slot.0] = row.start + row.tokens.len();
+        }
+        Ok(())
+    }
+
+    fn copy_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<(), BackendError> {
+        rules::check_copy(&self.limits, &self.held, from, to, len)
+            .map_err(|rule| BackendError::Step { backend: NAME, source: rule.into() })?;
+        match &mut self.cache {
+            Cache::Half(cache) => cache.copy_prefix(from, to, len),
+            Cache::Single(cache) => cache.copy_prefix(from, to, len),
+        }
+        self.held[to.0] = len;
+        Ok(())
+    }
+}

@@ -1,0 +1,175 @@
+//! Linear layers that read the same rows, as one stage shared out among the threads.
+
+use super::{
+    kernels::{Block, Finish, Gate, Isa, LANES, Quantise},
+    matrix::{Input, Matrix},
+    pool::Pool,
+    view::{View, ViewMut},
+};
+use std::ops::Range;
+
+/// Tasks for each thread, so that one who is kept from work holds up little.
+const TASKS_PER_THREAD: usize = 4;
+/// A task's weights should stay in its thread's second cache while all rows pass them.
+const MAX_PANELS_PER_TASK: usize = 32;
+
+/// Linear layers side by side: the columns of the output are those of the first, then of the next.
+pub(super) struct Projection {
+    matrices: Vec<Matrix>,
+    /// For all columns; 0 where there is none.
+    bias: Option<Vec<f32>>,
+    /// Added to what the output holds, instead of replacing it.
+    accumulate: bool,
+    tasks: Vec<Task>,
+    /// Columns where tasks begin, and the end.
+    cuts: Vec<usize>,
+}
+
+struct Task {
+    matrix: usize,
+    panels: Range<usize>,
+}
+
+impl Projection {
+    /// Biases are as long as their matrices have outputs.
+    pub(super) fn new(layers: Vec<(Matrix, Option<Vec<f32>>)>, accumulate: bool, threads: usize) -> Self {
+        let all_panels: usize = layers.iter().map(|(matrix, _)| matrix.panels()).sum();
+        let per_task = all_panels.div_ceil(TASKS_PER_THREAD * threads).clamp(1, MAX_PANELS_PER_TASK);
+        let (mut tasks, mut cuts, mut column) = (Vec::new(), vec![0], 0);
+        for (idx, (matrix, _)) in layers.iter().enumerate() {
+            for first in (0..matrix.panels()).step_by(per_task) {
+                let panels = first..(first + per_task).min(matrix.panels());
+                cuts.push(column + (panels.end * LANES).min(matrix.outputs()));
+                tasks.push(Task { matrix: idx, panels });
+            }
+            column += matrix.outputs();
+        }
+        let has_bias = layers.iter().any(|(_, bias)| bias.is_some());
+        let bias = has_bias.then(|| {
+            let biases = layers.iter().map(|(matrix, bias)| (bias.clone(), matrix.outputs()));
+            biases.flat_map(|(bias, outputs)| bias.unwrap_or_else(|| vec![0.0; outputs])).collect()
+        });
+        let matrices = layers.into_iter().map(|(matrix, _)| matrix).collect();
+        Self { matrices, bias, accumulate, tasks, cuts }
+    }
+
+    pub(super) fn width(&self) -> usize {
+        self.cuts[self.tasks.len()]
+    }
+
+    pub(super) fn run(&self, isa: Isa, pool: &mut Pool, input: Input<'_>, output: ViewMut<'_, f32>) {
+        let all_rows = output.rows();
+        pool.tiles(output, all_rows, &self.cuts, |_, idx, tile| {
+            let Task { matrix, panels } = &self.tasks[idx];
+            let finish = match &self.bias {
+                Some(bias) => Finish::Bias(&bias[self.cuts[idx]..self.cuts[idx + 1]]),
+                None if self.accumulate => Finish::Accumulate,
+                None => Finish::Store,
+            };
+            self.matrices[*matrix].multiply(isa, panels.clone(), input, tile, finish);
+        });
+    }
+}
+
+/// `silu(input · gateᵀ) * (input · upᵀ)`.
+pub(super) struct GatedProjection {
+    gate: Matrix,
+    up: Matrix,
+    /// Columns where tasks begin, and the end: multiples of [`GATE_COLUMNS`] but for the end.
+    cuts: Vec<usize>,
+}
+
+/// Columns that are gated at once: a block of the next matrix's input.
+const GATE_COLUMNS: usize = 32;
+/// Rows that are gated at once, in memory that stays in the first cache.
+const GATE_ROWS: usize = 64;
+
+impl GatedProjection {
+    pub(super) fn new(gate: Matrix, up: Matrix, threads: usize) -> Self {
+        let blocks = gate.outputs().div_ceil(GATE_COLUMNS);
+        let max_blocks = MAX_PANELS_PER_TASK * LANES / GATE_COLUMNS;
+        let per_task = blocks.div_ceil(TASKS_PER_THREAD * threads).clamp(1, max_blocks) * GATE_COLUMNS;
+        let cuts = (0..gate.outputs()).step_by(per_task).chain([gate.outputs()]).collect();
+        Self { gate, up, cuts }
+    }
+
+    /// As floats; the columns of `output` are those of the matrices.
+    pub(super) fn run_to_floats(
+        &self,
+        isa: Isa,
+        pool: &mut Pool,
+        input: Input<'_>,
+        output: ViewMut<'_, f32>,
+    ) {
+        let all_rows = output.rows();
+        pool.tiles(output, all_rows, &self.cuts, |_, idx, mut tile| {
+            self.run_columns(
+                isa,
+                self.cuts[idx]..self.cuts[idx + 1],
+                all_rows,
+                input,
+                &mut |row, column, gated| {
+                    tile.row(row)[column..][..gated.len()].copy_from_slice(gated);
+                },
+            );
+        });
+    }
+
+    /// As blocks; the columns of `output` are a 32nd of those of the matrices.
+    pub(super) fn run_to_blocks(
+        &self,
+        isa: Isa,
+        pool: &mut Pool,
+        input: Input<'_>,
+        output: ViewMut<'_, Block>,
+        block_cuts: &[usize],
+    ) {
+        let all_rows = output.rows();
+        pool.tiles(output, all_rows, block_cuts, |_, idx, mut tile| {
+            self.run_columns(
+                isa,
+                self.cuts[idx]..self.cuts[idx + 1],
+                all_rows,
+                input,
+                &mut |row, column, gated| {
+                    let blocks = &mut tile.row(row)[column / GATE_COLUMNS..][..1];
+                    isa.run(Quantise { values: gated, blocks });
+                },
+            );
+        });
+    }
+
+    /// Where tasks begin in an output of blocks.
+    pub(super) fn block_cuts(&self) -> Vec<usize> {
+        self.cuts.iter().map(|cut| cut / GATE_COLUMNS).collect()
+    }
+
+    /// Calls `put` with row, column from the first and values of each piece of these columns.
+    fn run_columns(
+        &self,
+        isa: Isa,
+        columns: Range<usize>,
+        all_rows: usize,
+        input: Input<'_>,
+        put: &mut dyn FnMut(usize, usize, &[f32]),
+    ) {
+        let (mut gates, mut ups) = ([0.0; GATE_ROWS * GATE_COLUMNS], [0.0; GATE_ROWS * GATE_COLUMNS]);
+        for column in columns.clone().step_by(GATE_COLUMNS) {
+            let width = GATE_COLUMNS.min(columns.end - column);
+            let panels = column / LANES..(column + width).div_ceil(LANES);
+            for row in (0..all_rows).step_by(GATE_ROWS) {
+                let rows = row..(row + GATE_ROWS).min(all_rows);
+                for (matrix, to) in [(&self.gate, &mut gates), (&self.up, &mut ups)] {
+                    let to = ViewMut::new(to, rows.len(), width);
+                    matrix.multiply(isa, panels.clone(), input.part(rows.clone()), to, Finish::Store);
+                }
+                let used = rows.len() * width;
+                isa.run(Gate { gate: &mut gates[..used], up: &ups[..used] });
+                let gated = View::new(&gates, rows.len(), width);
+                for (idx, row) in rows.enumerate() {
+                    put(row, column - columns.start, gated.row(idx));
+                }
+            }
+        }
+    }
+}
