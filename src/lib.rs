@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The rooms and what each may use are drawn in `docs/ARCHITECTURE.md`. Arrows point down only:
-//! `cli` → `http` → `quiz` → `generation` → `engine` → `sampling`, `backend` → `text`, `model`.
+//! `cli` → `http` → `quiz` → `generation` → `engine` → `sampling`, `backend` → `text`, `model`; beside them
+//! `library`, the passages that `quiz` asks about.
 
 pub mod backend;
 pub mod cli;
@@ -17,6 +18,7 @@ pub mod config;
 pub mod engine;
 pub mod generation;
 pub mod http;
+pub mod library;
 pub mod metrics;
 pub mod model;
 pub mod quiz;
