@@ -3,12 +3,12 @@
 use super::checks::{Brief, check_alone};
 use super::draft::Draft;
 use super::grammar::ItemGrammar;
+use super::ground::{Excerpt, Ground};
 use super::item::{Answer, Evidence, ItemStatus, QuizItem, RejectReason};
 use super::language::Language;
-use super::plan::{ItemPlan, QuizPlan};
+use super::plan::QuizPlan;
 use super::prompt::{About, ItemPrompt};
 use super::seed::{Purpose, derive, shuffle};
-use super::source::Source;
 use super::spec::{ItemKind, Subject};
 use super::wording::fold_spaces;
 use crate::generation::{Prompt, TextRequest};
@@ -25,15 +25,18 @@ impl QuizPlan {
     pub(super) fn request(&self, index: usize, attempt: usize) -> TextRequest {
         let (item, spec) = (&self.items[index], &self.spec);
         let shown;
-        let about = match &spec.subject {
-            Subject::Topic(topic) => {
+        let (about, candidates) = match &item.ground {
+            Ground::Memory => {
                 // Neighbours ask about different sides, and so does the next attempt.
                 let first = derive(spec.seed, Purpose::Angle, 0, 0);
-                About::Topic { topic, angle: first.wrapping_add((index + attempt) as u64) }
+                let angle = first.wrapping_add((index + attempt) as u64);
+                (About::Topic { topic: spec.subject.text(), angle }, Vec::new())
             }
-            Subject::Source(source) => {
-                shown = source.passage(item.passage.clone());
-                About::Passage(&shown)
+            Ground::Text(excerpt) => {
+                shown = excerpt.passage();
+                let sentences = candidates(excerpt, attempt);
+                let sentences = sentences.map(|sentence| excerpt.source.sentence_text(sentence));
+                (About::Passage(&shown), sentences.collect())
             }
         };
         let prompt = ItemPrompt {
@@ -44,12 +47,6 @@ impl QuizPlan {
             language: &spec.language,
             audience: spec.audience.as_deref(),
             exclude: &spec.exclude,
-        };
-        let candidates: Vec<&str> = match &spec.subject {
-            Subject::Topic(_) => Vec::new(),
-            Subject::Source(source) => {
-                candidates(item, attempt).map(|sentence| source.sentence_text(sentence)).collect()
-            }
         };
         let grammar = ItemGrammar {
             kind: item.kind,
@@ -80,24 +77,20 @@ impl QuizPlan {
     pub(super) fn item(&self, index: usize, attempt: usize, reply: &str) -> Result<QuizItem, RejectReason> {
         let (plan, spec) = (&self.items[index], &self.spec);
         let draft = Draft::parse(plan.kind, reply)?;
-        let checks = match &spec.subject {
-            Subject::Topic(topic) => {
-                let brief =
-                    Brief { kind: plan.kind, language: &spec.language, subject: topic, evidence: None };
-                check_alone(&draft, &brief).map(|checks| (checks, None))?
+        let (kind, language) = (plan.kind, &spec.language);
+        let (checks, evidence, citation) = match &plan.ground {
+            Ground::Memory => {
+                let brief = Brief { kind, language, subject: spec.subject.text(), evidence: None };
+                (check_alone(&draft, &brief)?, None, None)
             }
-            Subject::Source(source) => {
-                let evidence = locate(plan, attempt, source, &draft)?;
-                let brief = Brief {
-                    kind: plan.kind,
-                    language: &spec.language,
-                    subject: &source.passage(plan.passage.clone()),
-                    evidence: Some((source, &evidence)),
-                };
-                check_alone(&draft, &brief).map(|checks| (checks, Some(evidence)))?
+            Ground::Text(excerpt) => {
+                let evidence = locate(excerpt, attempt, &draft)?;
+                let subject = &excerpt.passage();
+                let brief = Brief { kind, language, subject, evidence: Some((&excerpt.source, &evidence)) };
+                let checks = check_alone(&draft, &brief)?;
+                (checks, Some(evidence), excerpt.citation.as_deref().cloned())
             }
         };
-        let (checks, evidence) = checks;
         let explanation = match &evidence {
             Some(evidence) => correction(&draft, evidence, &spec.language),
             None => draft.explanation,
@@ -119,18 +112,27 @@ impl QuizPlan {
             answer: Answer { text: draft.answer, choice_index },
             status: if evidence.is_some() { ItemStatus::Grounded } else { ItemStatus::Unverified },
             evidence,
+            citation,
             explanation,
             checks,
         })
     }
 
-    /// A name that follows from the whole request, its seed included: the same quiz has the same names.
+    /// A name that follows from the whole request, its seed and what the library had for it included: the
+    /// same quiz has the same names.
     pub(super) fn id(&self, prefix: &str, index: usize) -> String {
         const DIGITS: usize = 24;
         let spec = &self.spec;
-        let subject = match &spec.subject {
-            Subject::Topic(topic) => ("topic", topic.as_str()),
-            Subject::Source(source) => ("source", source.text()),
+        let mut subject = spec.subject.text().to_owned();
+        for item in &self.items {
+            if let Ground::Text(Excerpt { citation: Some(citation), .. }) = &item.ground {
+                subject.push('\n');
+                subject.push_str(&citation.passage);
+            }
+        }
+        let subject = match spec.subject {
+            Subject::Topic(_) => ("topic", subject),
+            Subject::Source(_) => ("source", subject),
         };
         let sampling = &spec.sampling;
         let numbers = [
@@ -155,16 +157,17 @@ impl QuizPlan {
 }
 
 /// The sentences an attempt may rest on.
-fn candidates(item: &ItemPlan, attempt: usize) -> impl Iterator<Item = usize> + '_ {
-    let len = item.candidates.len();
-    let start = if len == 0 { 0 } else { attempt * CANDIDATES % len };
-    item.candidates.iter().copied().cycle().skip(start).take(CANDIDATES.min(len))
+fn candidates(excerpt: &Excerpt, attempt: usize) -> impl Iterator<Item = usize> + '_ {
+    let len = excerpt.candidates.len();
+    let start = attempt * CANDIDATES % len;
+    excerpt.candidates.iter().copied().cycle().skip(start).take(CANDIDATES.min(len))
 }
 
 /// Where the evidence stands: it is one of the sentences the attempt had to choose from.
-fn locate(item: &ItemPlan, attempt: usize, source: &Source, draft: &Draft) -> Result<Evidence, RejectReason> {
+fn locate(excerpt: &Excerpt, attempt: usize, draft: &Draft) -> Result<Evidence, RejectReason> {
+    let source = &excerpt.source;
     let text = draft.evidence.as_deref().ok_or(RejectReason::NotGrounded)?;
-    let sentence = candidates(item, attempt).find(|sentence| source.sentence_text(*sentence) == text);
+    let sentence = candidates(excerpt, attempt).find(|sentence| source.sentence_text(*sentence) == text);
     let place = &source.sentences()[sentence.ok_or(RejectReason::NotGrounded)?].chars;
     Ok(Evidence { text: text.to_owned(), start: place.start, end: place.end })
 }
@@ -213,7 +216,7 @@ mod tests {
         let request = serde_json::json!({"source": SOURCE, "count": 2, "kind": kind, "seed": seed});
         let request = serde_json::from_value::<QuizRequest>(request).unwrap();
         let capacity = Capacity { context_len: 2048, count_tokens: &|text| text.len() };
-        QuizPlan::new(QuizSpec::try_from(request).unwrap(), &capacity)
+        QuizPlan::new(QuizSpec::try_from(request).unwrap(), None, &capacity).unwrap()
     }
 
     #[test]

@@ -12,9 +12,12 @@ pub struct QuizItem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub choices: Option<Vec<String>>,
     pub answer: Answer,
-    /// Absent when the quiz has no source.
+    /// Absent when the item comes from the model's memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
+    /// Where the evidence stands, if not in the asker's own source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub citation: Option<Citation>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explanation: Option<String>,
     pub status: ItemStatus,
@@ -31,13 +34,27 @@ pub struct Answer {
     pub choice_index: Option<usize>,
 }
 
-/// Words of the source, and where they stand in it.
+/// Words of the source, or of the passage that is cited, and where they stand in it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Evidence {
     pub text: String,
-    /// Offsets into the source in Unicode code points, `start..end`.
+    /// Offsets into the source, or the passage, in Unicode code points, `start..end`.
     pub start: usize,
     pub end: usize,
+}
+
+/// A passage of the library, and what must be said of it when it is quoted.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Citation {
+    /// Of the document that the passage is from.
+    pub title: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
+    /// Whom it comes from, or where it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The passage itself: what the offsets of the evidence count in.
+    pub passage: String,
 }
 
 /// How far an item can be trusted.
@@ -46,7 +63,7 @@ pub struct Evidence {
 pub enum ItemStatus {
     /// From the model's memory.
     Unverified,
-    /// Evidence and answer are in the source.
+    /// Evidence and answer are in the source, or in the passage that is cited.
     Grounded,
 }
 
@@ -70,7 +87,7 @@ pub enum Check {
     AnswerNotInQuestion,
     /// The question is more than its evidence with a question mark.
     NotCopied,
-    /// The evidence is in the source, at its place, and the answer in the evidence.
+    /// The evidence is in the source or the cited passage, at its place, and the answer in the evidence.
     Grounded,
     /// Not asked before in this quiz, nor excluded.
     NotRepeated,

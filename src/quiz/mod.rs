@@ -1,10 +1,12 @@
 //! What a quiz is, and how one is written: from a valid [`QuizSpec`] to [`QuizEvent`]s, an item at a
-//! time, each closed, checked and only then yielded. May use `generation`. Absent: HTTP, tokens.
+//! time, each closed, checked and only then yielded. May use `generation`, and `library` for what topics
+//! rest on. Absent: HTTP, tokens.
 
 mod attempt;
 mod checks;
 mod draft;
 mod grammar;
+mod ground;
 mod item;
 mod language;
 mod plan;
@@ -18,7 +20,7 @@ mod spec;
 mod wording;
 mod writer;
 
-pub use item::{Answer, Check, Evidence, ItemStatus, QuizItem, RejectReason};
+pub use item::{Answer, Check, Citation, Evidence, ItemStatus, QuizItem, RejectReason};
 pub use language::Language;
 pub use service::{QuizCreated, QuizEvent, QuizService, QuizStream, QuizSummary, QuizTimings, QuizUsage};
 pub use source::{Sentence, Source, Worth};

@@ -8,6 +8,7 @@ use super::spec::{QuizSpec, Subject};
 use super::writer::{Reply, Writer};
 use crate::engine::{EngineError, SequenceSummary};
 use crate::generation::{GenerateError, Generator, TextRequest};
+use crate::library::Library;
 use crate::metrics::Metrics;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt, unfold};
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 #[derive(Clone)]
 pub struct QuizService {
     writer: Arc<dyn Writer>,
+    library: Option<Library>,
     metrics: Arc<Metrics>,
 }
 
@@ -88,7 +90,14 @@ impl QuizService {
     }
 
     fn with_writer(writer: Arc<dyn Writer>, metrics: Arc<Metrics>) -> Self {
-        Self { writer, metrics }
+        Self { writer, library: None, metrics }
+    }
+
+    /// The same service, which asks about a topic what the library has on it; without one, or where it has
+    /// nothing, topics come from the model's memory.
+    #[must_use]
+    pub fn with_library(self, library: Library) -> Self {
+        Self { library: Some(library), ..self }
     }
 
     /// Starts a quiz; its first item is accepted when this returns.
@@ -98,12 +107,13 @@ impl QuizService {
     pub async fn create(&self, spec: QuizSpec) -> Result<QuizStream, GenerateError> {
         let started = Instant::now();
         let (writer, model) = (Arc::clone(&self.writer), self.writer.model_name().to_owned());
-        // Sources are long and every sentence is counted: not a task for an async thread.
+        let library = self.library.clone();
+        // Sources are long and every sentence is counted, a library is searched: not a task for an async
+        // thread.
         let plan = tokio::task::spawn_blocking(move || {
-            writer.with_capacity(|capacity| QuizPlan::new(spec, capacity))
-        })
-        .await
-        .map_err(|panic| GenerateError::Internal { reason: panic.to_string() })?;
+            writer.with_capacity(|capacity| QuizPlan::new(spec, library.as_ref(), capacity))
+        });
+        let plan = plan.await.map_err(|panic| internal(&panic))?.map_err(|error| internal(&error))?;
         let first = self.writer.write(plan.request(0, 0)).await.map_err(|error| in_terms_of(&plan, error))?;
         self.metrics.quiz_started();
 
@@ -390,6 +400,12 @@ async fn write_when_there_is_room(
             accepted => return accepted,
         }
     }
+}
+
+/// Not the asker's doing: the error with its causes, for the log.
+fn internal(error: &dyn std::error::Error) -> GenerateError {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    GenerateError::Internal { reason: chain.map(ToString::to_string).collect::<Vec<_>>().join(": ") }
 }
 
 /// The same error in the words of a quiz request: it has no messages and no response format.

@@ -2,6 +2,7 @@ use super::language::Language;
 use super::source::Source;
 use crate::sampling::SamplingParams;
 use std::fmt::Display;
+use std::sync::Arc;
 
 /// A quiz as asked for on the wire or the command line; [`QuizSpec`] is the checked form.
 ///
@@ -9,7 +10,7 @@ use std::fmt::Display;
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuizRequest {
-    /// What to ask about, from the model's memory; or `source`.
+    /// What to ask about, from the server's library or else the model's memory; or `source`.
     pub topic: Option<String>,
     /// A text to ask about; or `topic`.
     pub source: Option<String>,
@@ -63,7 +64,7 @@ pub struct QuizSpec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     Topic(String),
-    Source(Source),
+    Source(Arc<Source>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -129,6 +130,16 @@ impl TryFrom<QuizRequest> for QuizSpec {
     }
 }
 
+impl Subject {
+    /// The topic or the source, as it was given.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Topic(topic) => topic,
+            Self::Source(source) => source.text(),
+        }
+    }
+}
+
 impl SpecError {
     fn new(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self { param: param.into(), message: message.into() }
@@ -174,7 +185,7 @@ fn subject(topic: Option<String>, source: Option<String>) -> Result<Subject, Spe
             if chars > MAX_SOURCE_CHARS {
                 return Err(too_long("source", chars, MAX_SOURCE_CHARS));
             }
-            Source::new(source).map(Subject::Source).ok_or_else(|| {
+            Source::new(source).map(Arc::new).map(Subject::Source).ok_or_else(|| {
                 SpecError::new("source", "`source` has no sentence to ask about; send at least one")
             })
         }

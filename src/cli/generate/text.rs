@@ -1,6 +1,6 @@
 //! A quiz laid out for reading.
 
-use crate::quiz::{ItemKind, QuizEvent, QuizItem, QuizSummary};
+use crate::quiz::{Citation, ItemKind, ItemStatus, QuizEvent, QuizItem, QuizSummary};
 use std::fmt::Write;
 
 /// What an event reads as; empty where there is nothing to read.
@@ -29,6 +29,13 @@ fn question(item: &QuizItem) -> String {
     }
     if let Some(evidence) = &item.evidence {
         line(&format!("Source: \u{201c}{}\u{201d}", evidence.text.replace('\n', " ")));
+    }
+    if let Some(Citation { title, licence, source, .. }) = &item.citation {
+        let rest = [source, licence].into_iter().flatten().map(|part| format!(", {part}"));
+        line(&format!("        {title}{}", rest.collect::<String>()));
+    }
+    if item.status == ItemStatus::Unverified {
+        line("Unverified: from the model's memory");
     }
     if let Some(explanation) = &item.explanation {
         line(&format!("Why: {explanation}"));
@@ -59,7 +66,7 @@ fn closing(summary: &QuizSummary) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quiz::{Answer, Evidence, ItemStatus};
+    use crate::quiz::{Answer, Evidence};
 
     #[test]
     fn a_question_is_laid_out() {
@@ -71,6 +78,12 @@ mod tests {
             choices: Some(vec!["Mars".to_owned(), "Jupiter".to_owned()]),
             answer: Answer { text: "Jupiter".to_owned(), choice_index: Some(1) },
             evidence: Some(Evidence { text: "Jupiter is\nthe largest".to_owned(), start: 0, end: 22 }),
+            citation: Some(Citation {
+                title: "Planets".to_owned(),
+                licence: Some("CC0-1.0".to_owned()),
+                source: None,
+                passage: "Jupiter is\nthe largest planet.".to_owned(),
+            }),
             explanation: None,
             status: ItemStatus::Grounded,
             checks: Vec::new(),
@@ -81,6 +94,7 @@ mod tests {
    B) Jupiter
    Answer: B) Jupiter
    Source: “Jupiter is the largest”
+           Planets, CC0-1.0
 
 ";
         assert_eq!(layout(&QuizEvent::Item(item)), expected);
