@@ -110,6 +110,27 @@ settings! {
 }
 
 settings! {
+    /// The passages that topics are asked about.
+    LibrarySettings, LibraryFlags, "Library";
+    /// A folder of passages that topics are asked about, made by `mondai library add`; `shipped` is the one that
+    /// comes with mondai, and with `none` topics come from the model's memory
+    library: String = LibrarySettings::SHIPPED.to_owned(), "DIR";
+}
+
+impl LibrarySettings {
+    /// The library that comes with the program.
+    pub const SHIPPED: &str = "shipped";
+    /// No library at all.
+    pub const NONE: &str = "none";
+
+    /// The folder that was named, if one was.
+    pub fn folder(&self) -> Option<&Path> {
+        let named = self.library.value.as_str();
+        (named != Self::SHIPPED && named != Self::NONE).then(|| Path::new(named))
+    }
+}
+
+settings! {
     /// The HTTP server.
     HttpSettings, HttpFlags, "HTTP";
     /// The address to listen on; 0.0.0.0 for all

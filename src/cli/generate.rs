@@ -40,7 +40,7 @@ Examples:
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Subject {
-    /// What to ask about, from the model's memory
+    /// What to ask about, from the library, or from the model's memory where it has nothing
     #[arg(long)]
     topic: Option<String>,
     /// A text file to ask about; `-` is standard input
@@ -106,7 +106,7 @@ impl Generate {
         logs::start(&settings.log)?;
         let request = self.quiz.request(self.subject)?;
         let spec = QuizSpec::try_from(request).map_err(|error| anyhow!("{}: {error}", error.param))?;
-        let loaded = Loaded::open(&settings.model)?;
+        let loaded = Loaded::open(&settings.model, &settings.library)?;
         let runtime = tokio::runtime::Runtime::new().context("the async runtime cannot be started")?;
         let delivered = runtime.block_on(async {
             let quiz = loaded.quizzes.create(spec).await.context("the quiz cannot be written")?;

@@ -1,9 +1,11 @@
 //! A model, opened and ready to write: what `serve` and `generate` have in common.
 
+use super::chosen_library;
 use crate::backend::{self, OpenOptions, WeightsForm};
-use crate::config::ModelSettings;
+use crate::config::{LibrarySettings, ModelSettings};
 use crate::engine::{Engine, EngineOptions};
 use crate::generation::Generator;
+use crate::library::Library;
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::quiz::QuizService;
@@ -15,13 +17,16 @@ use std::time::{Duration, Instant};
 pub(super) struct Loaded {
     pub(super) generator: Generator,
     pub(super) quizzes: QuizService,
+    pub(super) library: Option<Library>,
     pub(super) metrics: Arc<Metrics>,
 }
 
 impl Loaded {
-    /// Opens the model on its backend and starts the engine. Takes as long as reading the weights does.
-    pub(super) fn open(settings: &ModelSettings) -> Result<Self> {
+    /// Opens the library, the model on its backend, and starts the engine. Takes as long as reading the
+    /// weights does.
+    pub(super) fn open(settings: &ModelSettings, library: &LibrarySettings) -> Result<Self> {
         let began = Instant::now();
+        let library = chosen_library(library)?;
         let name = &settings.model.value;
         let model = Model::open(name, Path::new(&settings.models_dir.value))
             .with_context(|| format!("the model {name} cannot be opened"))?;
@@ -44,7 +49,10 @@ impl Loaded {
         let limits = engine.limits().clone();
         let generator = Generator::new(&model, engine)
             .with_context(|| format!("the text side of the model {name} cannot be used"))?;
-        let quizzes = QuizService::new(generator.clone(), Arc::clone(&metrics));
+        let mut quizzes = QuizService::new(generator.clone(), Arc::clone(&metrics));
+        if let Some(library) = &library {
+            quizzes = quizzes.with_library(library.clone());
+        }
         tracing::info!(
             model = model.name,
             backend = limits.backend,
@@ -53,6 +61,6 @@ impl Loaded {
             seconds = began.elapsed().as_secs_f64(),
             "the model is ready"
         );
-        Ok(Self { generator, quizzes, metrics })
+        Ok(Self { generator, quizzes, library, metrics })
     }
 }

@@ -5,13 +5,17 @@
 
 mod generate;
 mod inspect;
+mod library;
 mod loaded;
 mod logs;
 mod probe;
 mod pull;
 mod serve;
 
-use crate::config::{HttpSettings, LogFlags, LogSettings, ModelFlags, ModelSettings, Sources};
+use crate::config::{
+    HttpSettings, LibraryFlags, LibrarySettings, LogFlags, LogSettings, ModelFlags, ModelSettings, Sources,
+};
+use crate::library::Library;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -38,6 +42,7 @@ Examples:
 enum Command {
     Serve(serve::Serve),
     Generate(generate::Generate),
+    Library(library::LibraryVerb),
     Inspect(inspect::Inspect),
     Pull(PullArgs),
     Probe(probe::Probe),
@@ -61,6 +66,7 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(),
             Command::Generate(generate) => generate.run(),
+            Command::Library(library) => library.run(),
             Command::Inspect(inspect) => inspect.run(),
             Command::Pull(PullArgs { pull, models_dir: dir }) => pull.run(&models_dir(dir)?),
             Command::Probe(probe) => probe.run(),
@@ -75,6 +81,15 @@ fn models_dir(flag: Option<String>) -> Result<PathBuf> {
     Ok(settings.models_dir.value.into())
 }
 
+/// The library that the settings name, opened; `None` where they want none.
+fn chosen_library(settings: &LibrarySettings) -> Result<Option<Library>> {
+    Ok(match settings.library.value.as_str() {
+        LibrarySettings::NONE => None,
+        LibrarySettings::SHIPPED => Some(Library::shipped()),
+        folder => Some(Library::open(folder.as_ref())?),
+    })
+}
+
 /// The settings of the verbs that run a model.
 #[derive(Debug, Args)]
 struct CommonFlags {
@@ -84,12 +99,15 @@ struct CommonFlags {
     #[command(flatten)]
     model: ModelFlags,
     #[command(flatten)]
+    library: LibraryFlags,
+    #[command(flatten)]
     log: LogFlags,
 }
 
 /// Every setting there is.
 struct Settings {
     model: ModelSettings,
+    library: LibrarySettings,
     http: HttpSettings,
     log: LogSettings,
 }
@@ -100,6 +118,7 @@ impl CommonFlags {
         let mut sources = Sources::open(file.as_deref())?;
         let settings = Settings {
             model: ModelSettings::resolve(self.model, &mut sources)?,
+            library: LibrarySettings::resolve(self.library, &mut sources)?,
             http: HttpSettings::resolve(http, &mut sources)?,
             log: LogSettings::resolve(self.log, &mut sources)?,
         };

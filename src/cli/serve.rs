@@ -42,7 +42,7 @@ impl Serve {
             return print_config(&settings);
         }
         logs::start(&settings.log)?;
-        let loaded = Loaded::open(&settings.model)?;
+        let loaded = Loaded::open(&settings.model, &settings.library)?;
         let runtime = tokio::runtime::Runtime::new().context("the async runtime cannot be started")?;
         runtime.block_on(serve(loaded, &settings))
     }
@@ -50,8 +50,10 @@ impl Serve {
 
 fn print_config(settings: &Settings) -> Result<()> {
     let mut out = io::stdout().lock();
-    let Settings { model, http, log } = settings;
-    for (name, value, origin) in model.rows().into_iter().chain(http.rows()).chain(log.rows()) {
+    let Settings { model, library, http, log } = settings;
+    for (name, value, origin) in
+        model.rows().into_iter().chain(library.rows()).chain(http.rows()).chain(log.rows())
+    {
         writeln!(out, "{:<48} # {origin}", format!("{name} = {value}"))?;
     }
     Ok(())
@@ -72,6 +74,10 @@ async fn serve(loaded: Loaded, settings: &Settings) -> Result<()> {
         LogFormat::Json => tracing::info!(model, url, "serving"),
     }
 
+    if let Some(library) = loaded.library {
+        // So that the first topic does not wait for it.
+        std::thread::spawn(move || tracing::info!(passages = library.count(), "the library is ready"));
+    }
     let engine = loaded.generator.engine().clone();
     let options = HttpOptions {
         body_limit: http.body_limit_bytes.value,
