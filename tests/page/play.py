@@ -180,7 +180,7 @@ class Game(PageTest):
         self.stand_in.answer = stream(QUIZ)
         self.ask()
         self.wait_for(".card", 3)
-        self.assertIn("unverified", browser.text(".caution.is-loud"))
+        self.assertIn("Unverified", browser.text(".caution.is-loud"))
 
         browser.click(".is-current li:nth-child(1) button")
         self.assertEqual(browser.text(".outcome"), "Not quite. The answer is Mars.")
@@ -240,6 +240,19 @@ class Game(PageTest):
         self.browser.type(".reply input", "2000\ue007")
         self.assertEqual(self.browser.text(".evidence mark"), "can lay 2,000 eggs a day")
         self.assertIn("a single queen, who can lay 2,000 eggs a day. To make", self.browser.text(".evidence blockquote"))
+
+    def test_a_passage_of_the_library_is_cited(self):
+        item = grounded(short("How many eggs a day?", "2,000"), "can lay 2,000 eggs a day")
+        citation = {"title": "Honey bees", "licence": "CC0-1.0", "source": "A <b>book</b>", "passage": SOURCE}
+        self.stand_in.answer = stream([{**item, "citation": citation}])
+        self.ask()
+        self.wait_for(".card")
+        self.assertEqual(self.browser.text(".badge span"), "Grounded")
+        self.browser.type(".reply input", "2000\ue007")
+        self.assertIn("Honey bees", self.browser.text(".evidence figcaption"))
+        self.assertEqual(self.browser.text(".evidence .rights"), "A <b>book</b> · CC0-1.0")
+        self.assertIn("a single queen, who can lay 2,000 eggs a day. To make", self.browser.text(".evidence blockquote"))
+        self.assert_fits()
 
     def test_text_from_the_model_is_never_markup(self):
         self.browser.resize(*PHONE)

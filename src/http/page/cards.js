@@ -163,13 +163,18 @@ export class Card {
   }
 
   evidence() {
-    const { evidence } = this.item;
+    const { evidence, citation } = this.item;
     const { source, language: lang } = this.round.request;
-    const place = source ? inContext(source, evidence) : null;
+    const text = citation?.passage ?? source;
+    const place = text ? inContext(text, evidence) : null;
     const quote = place
       ? make("blockquote", { lang }, place.before, make("mark", {}, place.quote), place.after)
       : make("blockquote", { lang }, make("mark", {}, evidence.text));
-    return make("figure", { class: "evidence" }, say(make("figcaption"), "evidence"), quote);
+    const caption = make("figcaption");
+    if (!citation) return make("figure", { class: "evidence" }, say(caption, "evidence"), quote);
+    const rights = [citation.source, citation.licence].filter(Boolean).join(" · ");
+    return make("figure", { class: "evidence" }, say(caption, "cited", citation), quote,
+      make("p", { class: "rights" }, rights));
   }
 
   /** The answer as shown: the item's words, or a message of ours. */

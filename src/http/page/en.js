@@ -18,7 +18,7 @@ export const english = {
   mode: "What is in the box",
   mode_topic: "Topic",
   mode_source: "Text",
-  hint_topic: "From the model’s memory",
+  hint_topic: "From the server’s library, or else the model’s memory",
   hint_source: "From the words of your text",
 
   options: "Options:",
@@ -48,13 +48,13 @@ export const english = {
   asked_more: ({ number }) => `More like these · ${count(number, "question", "questions")}`,
   asked_missed: ({ number }) => `Once more: ${count(number, "missed question", "missed questions")}`,
   caution_topic:
-    "AI-generated and unverified. The model wrote these from memory and can be confidently wrong: check before you rely on them, or paste a text instead.",
+    "AI-generated. A question marked Grounded quotes a text of the server’s library. One marked Unverified comes from the model’s memory and can be confidently wrong: check it before you rely on it.",
   caution_source:
     "AI-generated. Every answer is quoted from your text; the questions themselves have not been reviewed by a person.",
 
   question_of: ({ number, expected }) => `Question ${number} of ${expected}`,
   grounded: "Grounded",
-  grounded_means: "Answer and evidence are in your text",
+  grounded_means: "Answer and evidence are in the text it quotes",
   unverified: "Unverified",
   unverified_means: "From the model’s memory",
   choices: "Choices",
@@ -72,6 +72,7 @@ export const english = {
   is_reply: "your answer",
   overrule: "Mine means the same: count it",
   evidence: "From your text",
+  cited: ({ title }) => `From the library: ${title}`,
   next: "Next question",
   finish: "See the result",
 

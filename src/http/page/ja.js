@@ -16,7 +16,7 @@ export const japanese = {
   mode: "入力の種類",
   mode_topic: "テーマ",
   mode_source: "文章",
-  hint_topic: "モデルの記憶から",
+  hint_topic: "サーバーの資料から、なければモデルの記憶から",
   hint_source: "文章の中の言葉から",
 
   options: "設定：",
@@ -45,12 +45,12 @@ export const japanese = {
   asked_more: ({ number }) => `同じような問題をもう${number}問`,
   asked_missed: ({ number }) => `間違えた${number}問をもう一度`,
   caution_topic:
-    "AIが作った未確認の問題です。モデルの記憶だけで書いているため、もっともらしい間違いを含むことがあります。使う前に確かめるか、文章を貼り付けてください。",
+    "AIが作った問題です。「出典あり」の問題はサーバーの資料を引用しています。「未確認」の問題はモデルの記憶だけで書かれ、もっともらしい間違いを含むことがあります。使う前に確かめてください。",
   caution_source: "AIが作った問題です。答えはすべて文章からの引用ですが、問題文は人が確認していません。",
 
   question_of: ({ number, expected }) => `第${number}問 / 全${expected}問`,
   grounded: "出典あり",
-  grounded_means: "答えと根拠は文章の中にあります",
+  grounded_means: "答えと根拠は引用した文章の中にあります",
   unverified: "未確認",
   unverified_means: "モデルの記憶から書かれています",
   choices: "選択肢",
@@ -68,6 +68,7 @@ export const japanese = {
   is_reply: "あなたの答え",
   overrule: "同じ意味なので正解にする",
   evidence: "文章より",
+  cited: ({ title }) => `資料「${title}」より`,
   next: "次の問題へ",
   finish: "結果を見る",
 
