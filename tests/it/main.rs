@@ -7,6 +7,7 @@ mod default_model;
 mod engine;
 mod grammar;
 mod http;
+mod library;
 mod logits;
 mod models;
 mod page;
