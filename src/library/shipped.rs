@@ -13,8 +13,8 @@ use tantivy::directory::RamDirectory;
 
 const COMPRESSED: &[u8] = include_bytes!("shipped.jsonl.gz");
 
-/// What indexing keeps in memory: more than all of it takes, so that it becomes one segment.
-const MEMORY_BUDGET_BYTES: usize = 256 << 20;
+/// What tantivy makes its table of terms by.
+const MEMORY_BUDGET_BYTES: usize = 32 << 20;
 
 /// Indexed when it is first asked for.
 pub(super) static INDEX: LazyLock<PassageIndex> = LazyLock::new(|| {
