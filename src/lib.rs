@@ -16,6 +16,7 @@ pub mod backend;
 pub mod cli;
 pub mod config;
 pub mod engine;
+pub mod eval;
 pub mod generation;
 pub mod http;
 pub mod library;

@@ -3,6 +3,7 @@
 //! Wires the rooms together, reads settings, talks to the terminal. May use all rooms. Errors are
 //! `anyhow`'s and are printed once, by `main`.
 
+mod eval;
 mod generate;
 mod inspect;
 mod library;
@@ -42,6 +43,7 @@ Examples:
 enum Command {
     Serve(serve::Serve),
     Generate(generate::Generate),
+    Eval(eval::Eval),
     Library(library::LibraryVerb),
     Inspect(inspect::Inspect),
     Pull(PullArgs),
@@ -66,6 +68,7 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(),
             Command::Generate(generate) => generate.run(),
+            Command::Eval(eval) => eval.run(),
             Command::Library(library) => library.run(),
             Command::Inspect(inspect) => inspect.run(),
             Command::Pull(PullArgs { pull, models_dir: dir }) => pull.run(&models_dir(dir)?),

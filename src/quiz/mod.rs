@@ -17,7 +17,7 @@ mod service;
 mod source;
 mod span;
 mod spec;
-mod wording;
+pub(crate) mod wording;
 mod writer;
 
 pub use item::{Answer, Check, Citation, Evidence, ItemStatus, QuizItem, RejectReason};

@@ -100,6 +100,11 @@ impl QuizService {
         Self { library: Some(library), ..self }
     }
 
+    /// The model that writes.
+    pub fn model_name(&self) -> &str {
+        self.writer.model_name()
+    }
+
     /// Starts a quiz; its first item is accepted when this returns.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ pub(super) fn fold_spaces(text: &str) -> String {
 
 /// What is left of a text when case, width, spaces and punctuation are taken away. Signs that make a
 /// difference stay: `C`, `C++` and `C#`, `1.5` and `15`, `-5` and `5`, `5%`.
-pub(super) fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let chars: Vec<char> = text.nfkc().flat_map(char::to_lowercase).collect();
     let digit_at = |idx: Option<usize>| idx.and_then(|idx| chars.get(idx)).is_some_and(|c| c.is_numeric());
     let keeps = |idx: usize, c: char| match c {
@@ -28,12 +28,12 @@ pub(super) fn plain(text: &str) -> String {
 }
 
 /// The words of a text in plain form; a text of an unspaced script is its runs between punctuation.
-pub(super) fn words(text: &str) -> Vec<String> {
+pub(crate) fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(plain).filter(|word| !word.is_empty()).collect()
 }
 
 /// Whether `part` stands in `whole`, as whole words where there are words.
-pub(super) fn contains(whole: &str, part: &str) -> bool {
+pub(crate) fn contains(whole: &str, part: &str) -> bool {
     if part.chars().any(is_unspaced) {
         return plain(whole).contains(&plain(part));
     }
@@ -50,7 +50,7 @@ fn words_at_punctuation(text: &str) -> Vec<String> {
 
 /// How alike two texts are, from 0 to 1: the Jaccard index of their words, without those that say
 /// nothing, or of their character trigrams where words are not spaced.
-pub(super) fn likeness(a: &str, b: &str) -> f32 {
+pub(crate) fn likeness(a: &str, b: &str) -> f32 {
     let unspaced = a.chars().chain(b.chars()).any(is_unspaced);
     let pieces = if unspaced { trigrams } else { telling_words };
     let (a, b) = (pieces(a), pieces(b));

@@ -5,6 +5,7 @@ mod clients;
 mod contract;
 mod default_model;
 mod engine;
+mod eval;
 mod grammar;
 mod http;
 mod library;

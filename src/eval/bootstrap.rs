@@ -1,0 +1,58 @@
+use serde::{Deserialize, Serialize};
+
+/// A mean over items, with its 95 % interval by percentile bootstrap.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    pub mean: f64,
+    pub low: f64,
+    pub high: f64,
+    /// Items it is over.
+    pub n: usize,
+}
+
+const RESAMPLES: usize = 2_000;
+
+/// `None` of no values. The same seed gives the same interval.
+pub fn mean_of(values: &[f64], seed: u64) -> Option<Estimate> {
+    if values.is_empty() {
+        return None;
+    }
+    let n = values.len();
+    let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / n as f64;
+    let mut random = SplitMix(seed);
+    let mut means: Vec<f64> = (0..RESAMPLES)
+        .map(|_| mean(&mut (0..n).map(|_| values[(random.next() % n as u64) as usize])))
+        .collect();
+    means.sort_by(f64::total_cmp);
+    let at = |share: f64| means[((RESAMPLES - 1) as f64 * share).round() as usize];
+    Some(Estimate { mean: mean(&mut values.iter().copied()), low: at(0.025), high: at(0.975), n })
+}
+
+/// Steele, Lea and Flood's generator, enough to draw items.
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals() {
+        assert_eq!(mean_of(&[], 1), None);
+        assert_eq!(mean_of(&[1.0; 20], 1), Some(Estimate { mean: 1.0, low: 1.0, high: 1.0, n: 20 }));
+        let coins: Vec<f64> = (0..100).map(|idx| f64::from(idx % 2)).collect();
+        let estimate = mean_of(&coins, 1).unwrap();
+        // The normal interval of 100 fair coins is 0.5 ± 0.098.
+        assert!((estimate.low - 0.402).abs() < 0.02 && (estimate.high - 0.598).abs() < 0.02, "{estimate:?}");
+        assert_eq!(mean_of(&coins, 1), mean_of(&coins, 1));
+    }
+}

@@ -1,0 +1,192 @@
+//! Item-writing rules that a program can check, after Haladyna, Downing and Rodriguez: people break them
+//! too, so the share that holds is to be read beside the people's.
+
+use super::candidate::Candidate;
+use crate::quiz::ItemKind;
+use crate::quiz::wording::{contains, plain, words};
+use serde::{Deserialize, Serialize};
+
+/// A rule that an item breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Flaw {
+    /// A question without its mark.
+    NoQuestionMark,
+    /// More than one question in the stem.
+    SeveralQuestions,
+    /// "According to the passage": the player has none.
+    RefersToSource,
+    /// "When did he arrive?": nobody is named whom it could mean.
+    DanglingReference,
+    /// More than 40 words.
+    LongStem,
+    /// NOT or EXCEPT in the stem.
+    NegativeStem,
+    AllOrNoneOfTheAbove,
+    DuplicateOptions,
+    /// One option contains another.
+    OverlappingOptions,
+    /// Numbers beside names, capitals beside small letters.
+    UnevenOptions,
+    /// The key alone is longest, by a quarter or more.
+    KeyIsLongest,
+    /// A telling word of the stem is in the key and in no other option.
+    ClangWithKey,
+    /// "Always" or "never" in wrong answers only.
+    AbsoluteDistractors,
+}
+
+const OF_EVERY_QUESTION: [Flaw; 4] =
+    [Flaw::RefersToSource, Flaw::DanglingReference, Flaw::LongStem, Flaw::NegativeStem];
+const OF_INTERROGATIVES: [Flaw; 2] = [Flaw::NoQuestionMark, Flaw::SeveralQuestions];
+const OF_CHOICES: [Flaw; 7] = [
+    Flaw::AllOrNoneOfTheAbove,
+    Flaw::DuplicateOptions,
+    Flaw::OverlappingOptions,
+    Flaw::UnevenOptions,
+    Flaw::KeyIsLongest,
+    Flaw::ClangWithKey,
+    Flaw::AbsoluteDistractors,
+];
+
+/// The rules that apply to an item of this kind.
+pub fn applicable(kind: ItemKind) -> Vec<Flaw> {
+    let mut rules = OF_EVERY_QUESTION.to_vec();
+    if kind != ItemKind::TrueFalse {
+        rules.extend(OF_INTERROGATIVES);
+    }
+    if kind == ItemKind::MultipleChoice {
+        rules.extend(OF_CHOICES);
+    }
+    rules
+}
+
+/// The rules that the item breaks.
+pub fn flaws(item: &Candidate) -> Vec<Flaw> {
+    applicable(item.kind).into_iter().filter(|rule| breaks(item, *rule)).collect()
+}
+
+fn breaks(item: &Candidate, rule: Flaw) -> bool {
+    let stem = &item.question;
+    let stem_words = words(stem);
+    let marks = stem.chars().filter(|c| matches!(c, '?' | '？')).count();
+    let len = |text: &str| text.chars().count();
+    match rule {
+        Flaw::NoQuestionMark => marks == 0,
+        Flaw::SeveralQuestions => marks > 1,
+        Flaw::RefersToSource => {
+            let sources =
+                ["the passage", "the text", "this text", "the article", "the paragraph", "本文", "文章"];
+            sources.iter().any(|source| stem.to_lowercase().contains(source))
+        }
+        Flaw::DanglingReference => is_dangling(stem, &stem_words),
+        Flaw::LongStem => stem_words.len() > 40,
+        Flaw::NegativeStem => stem_words.iter().any(|word| matches!(word.as_str(), "not" | "except")),
+        Flaw::AllOrNoneOfTheAbove => item.options().any(|option| {
+            let option = plain(option);
+            ["alloftheabove", "noneoftheabove", "上記のすべて"].iter().any(|phrase| option.contains(phrase))
+        }),
+        Flaw::DuplicateOptions => pairs(item).any(|(a, b)| plain(a) == plain(b)),
+        Flaw::OverlappingOptions => {
+            pairs(item).any(|(a, b)| plain(a) != plain(b) && (contains(a, b) || contains(b, a)))
+        }
+        Flaw::UnevenOptions => item.distractors.iter().any(|option| form(option) != form(&item.answer)),
+        Flaw::KeyIsLongest => {
+            let longest = item.distractors.iter().map(|option| len(option)).max().unwrap_or(0);
+            len(&item.answer) * 4 >= longest * 5
+        }
+        Flaw::ClangWithKey => words(&item.answer).iter().any(|word| {
+            len(word) > 3
+                && stem_words.contains(word)
+                && !item.distractors.iter().any(|option| words(option).contains(word))
+        }),
+        Flaw::AbsoluteDistractors => {
+            let absolute = |text: &str| words(text).iter().any(|word| word == "always" || word == "never");
+            item.distractors.iter().any(|option| absolute(option)) && !absolute(&item.answer)
+        }
+    }
+}
+
+/// A pronoun, and no name or number it could stand for.
+fn is_dangling(stem: &str, stem_words: &[String]) -> bool {
+    const REFERENCES: [&str; 14] = [
+        "he", "she", "it", "they", "him", "her", "them", "his", "hers", "its", "their", "this", "these",
+        "those",
+    ];
+    // "How long does it take …?" means nothing by its `it`.
+    let empty = [" does it take", " did it take", "is it called", "was it called"];
+    let refers = stem_words.iter().any(|word| REFERENCES.contains(&word.as_str()));
+    let named = stem
+        .split_whitespace()
+        .skip(1)
+        .any(|word| word.starts_with(|c: char| c.is_uppercase() || c.is_numeric()));
+    refers && !named && !empty.iter().any(|phrase| stem.contains(phrase))
+}
+
+fn pairs(item: &Candidate) -> impl Iterator<Item = (&str, &str)> {
+    let options: Vec<&str> = item.options().collect();
+    let of = move |idx: usize| {
+        let first = options[idx];
+        options[..idx].iter().map(move |second| (first, *second)).collect::<Vec<_>>()
+    };
+    (0..item.distractors.len() + 1).flat_map(of)
+}
+
+/// What an option looks like at its first sight.
+fn form(option: &str) -> u8 {
+    match option.trim_start_matches(|c: char| !c.is_alphanumeric()).chars().next() {
+        Some(c) if c.is_numeric() => 0,
+        Some(c) if c.is_uppercase() => 1,
+        Some(c) if c.is_lowercase() => 2,
+        _ => 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(question: &str, answer: &str, distractors: &[&str]) -> Candidate {
+        let choice = !distractors.is_empty();
+        Candidate {
+            kind: if choice { ItemKind::MultipleChoice } else { ItemKind::ShortAnswer },
+            question: question.to_owned(),
+            answer: answer.to_owned(),
+            accepted: vec![answer.to_owned()],
+            distractors: distractors.iter().map(|&text| text.to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn each_rule_alone() {
+        let check = |question: &str, answer: &str, distractors: &[&str], expected: &[Flaw]| {
+            assert_eq!(flaws(&item(question, answer, distractors)), expected, "{question} {answer}");
+        };
+        let towns = ["London", "Madrid", "Rome"];
+        check("Where does the Eiffel Tower stand?", "Paris", &towns, &[]);
+        check("Where does the Eiffel Tower stand", "Paris", &towns, &[Flaw::NoQuestionMark]);
+        check("Where is it? And the Louvre?", "Paris", &towns, &[Flaw::SeveralQuestions]);
+        check("According to the passage, where is Big Ben?", "Paris", &towns, &[Flaw::RefersToSource]);
+        check("Where did he build the tower?", "Paris", &[], &[Flaw::DanglingReference]);
+        check("Where did Eiffel build his tower?", "Paris", &[], &[]);
+        check("How long does it take to boil an egg?", "ten minutes", &[], &[]);
+        check("Which town is not in Italy?", "Paris", &["Rome", "Milan", "Turin"], &[Flaw::NegativeStem]);
+        check("Which town?", "Paris", &["Rome", "None of the above", "Milan"], &[Flaw::AllOrNoneOfTheAbove]);
+        check(
+            "Which town?",
+            "Paris",
+            &["Rome", "paris", "Milan"],
+            &[Flaw::DuplicateOptions, Flaw::UnevenOptions],
+        );
+        check("Which town?", "Paris", &["New York", "York", "Milan"], &[Flaw::OverlappingOptions]);
+        check("Which year?", "1889", &["1789", "Milan", "1901"], &[Flaw::UnevenOptions]);
+        check("Which town?", "Stratford", &towns, &[Flaw::KeyIsLongest]);
+        check(
+            "Which river gave River Phoenix his name?",
+            "River A",
+            &["Creek B", "Brook C", "Lake D"],
+            &[Flaw::ClangWithKey],
+        );
+        check("When?", "rarely", &["always so", "now", "then"], &[Flaw::AbsoluteDistractors]);
+    }
+}

@@ -1,0 +1,225 @@
+use super::bootstrap::{Estimate, mean_of};
+use super::metric::Metric;
+use super::record::{Author, PassageRecord, Scored};
+use super::run::EvalOptions;
+use crate::quiz::RejectReason;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// What was measured with what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Setting {
+    pub model: String,
+    pub backend: String,
+    pub reader: String,
+    pub set: String,
+    pub options: EvalOptions,
+}
+
+/// The scorecard.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub setting: Setting,
+    pub rows: Vec<MetricRow>,
+    pub asked: usize,
+    pub delivered: usize,
+    pub rejected: BTreeMap<RejectReason, usize>,
+    pub usable_items_per_second: f64,
+    pub completion_tokens_per_second: f64,
+    pub write_seconds: f64,
+    #[serde(skip)]
+    records: Vec<PassageRecord>,
+}
+
+/// A metric of the model's items, and of people's by the same reader.
+#[derive(Clone, Debug, Serialize)]
+pub struct MetricRow {
+    pub metric: Metric,
+    /// Over all items asked for that the metric applies to, those that did not come counting nothing.
+    pub model: Option<Estimate>,
+    pub human: Option<Estimate>,
+}
+
+impl Report {
+    pub(super) fn new(setting: Setting, records: Vec<PassageRecord>) -> Self {
+        let of = |author: Author, metric: Metric| {
+            let items = records.iter().flat_map(|record| &record.items);
+            let values: Vec<f64> = items
+                .filter(|item| item.author == author)
+                .filter_map(|item| item.scores.get(metric))
+                .collect();
+            mean_of(&values, setting.options.seed)
+        };
+        let row =
+            |metric| MetricRow { metric, model: of(Author::Model, metric), human: of(Author::Human, metric) };
+        let rows: Vec<MetricRow> = Metric::ALL.into_iter().map(row).collect();
+        let model_items =
+            || records.iter().flat_map(|record| &record.items).filter(|item| item.author == Author::Model);
+        let mut rejected = BTreeMap::new();
+        for (reason, count) in records.iter().flat_map(|record| &record.rejected) {
+            *rejected.entry(*reason).or_insert(0) += count;
+        }
+        let write_seconds: f64 = records.iter().map(|record| record.write_seconds).sum();
+        let usable: f64 = model_items().filter_map(|item| item.scores.get(Metric::Usable)).sum();
+        let tokens: usize = records.iter().map(|record| record.completion_tokens).sum();
+        let a_second = |count: f64| if write_seconds > 0.0 { count / write_seconds } else { 0.0 };
+        Self {
+            asked: model_items().count(),
+            delivered: model_items().filter(|item| item.item.is_some()).count(),
+            rejected,
+            usable_items_per_second: a_second(usable),
+            completion_tokens_per_second: a_second(tokens as f64),
+            write_seconds,
+            setting,
+            rows,
+            records,
+        }
+    }
+
+    /// What the terminal shows.
+    pub fn table(&self) -> String {
+        let Setting { model, backend, reader, set, .. } = &self.setting;
+        let mut text = format!(
+            "{model} on {backend}, read by {reader}, on the {set} set: {} of {} items came\n\n\
+             {:<16}{:>8}   {:<16}{:>5}   {:>8}   {:<16}\n",
+            self.delivered, self.asked, "", "model", "95 % interval", "n", "people", "95 % interval"
+        );
+        for row in &self.rows {
+            let [model, human] = [row.model, row.human].map(|estimate| match estimate {
+                Some(Estimate { mean, low, high, n }) => {
+                    (format!("{mean:.3}"), format!("{low:.3} to {high:.3}"), n.to_string())
+                }
+                None => ("-".to_owned(), String::new(), String::new()),
+            });
+            let line = format!(
+                "{:<16}{:>8}   {:<16}{:>5}   {:>8}   {:<16}",
+                row.metric.name(),
+                model.0,
+                model.1,
+                model.2,
+                human.0,
+                human.1
+            );
+            text += line.trim_end();
+            text.push('\n');
+        }
+        let _ = writeln!(
+            text,
+            "\n{:.2} usable items a second, {:.0} tokens a second, in {:.0} s of writing",
+            self.usable_items_per_second, self.completion_tokens_per_second, self.write_seconds
+        );
+        if reader == model {
+            text +=
+                "The reader is the model itself: it understands its own questions too well. Give --reader.\n";
+        }
+        if !self.rejected.is_empty() {
+            let reasons: Vec<String> =
+                self.rejected.iter().map(|(reason, count)| format!("{} {count}", reason.name())).collect();
+            let _ = writeln!(text, "Drafts thrown away: {}", reasons.join(", "));
+        }
+        text
+    }
+
+    /// A page that needs nothing else: the table, a plot of it, and every item with its verdict.
+    pub fn html(&self) -> String {
+        let title = format!("{}: quiz scorecard", escaped(&self.setting.model));
+        let items: String = self.records.iter().map(passage_html).collect();
+        format!(
+            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\n\
+             <style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n{plot}\n<pre>{table}</pre>\n\
+             <h2>Items</h2>\n{items}</body></html>\n",
+            plot = self.plot(),
+            table = escaped(&self.table()),
+        )
+    }
+
+    /// Means and intervals on one scale, the model's above the people's.
+    fn plot(&self) -> String {
+        const LEFT: f64 = 130.0;
+        const WIDTH: f64 = 560.0;
+        const ROW: f64 = 34.0;
+        let x = |value: f64| LEFT + value * WIDTH;
+        let height = self.rows.len() as f64 * ROW + 40.0;
+        let mut marks = String::new();
+        for tick in 0..=5 {
+            let at = x(f64::from(tick) / 5.0);
+            let _ = write!(
+                marks,
+                "<line class=\"grid\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"8\" y2=\"{:.1}\"/>\
+                 <text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{:.1}</text>",
+                height - 28.0,
+                height - 12.0,
+                f64::from(tick) / 5.0
+            );
+        }
+        for (idx, row) in self.rows.iter().enumerate() {
+            let y = 22.0 + idx as f64 * ROW;
+            let _ = write!(marks, "<text x=\"8\" y=\"{:.1}\">{}</text>", y + 8.0, row.metric.name());
+            for (class, offset, estimate) in [("model", 0.0, row.model), ("people", 10.0, row.human)] {
+                let Some(Estimate { mean, low, high, .. }) = estimate else { continue };
+                let y = y + offset;
+                let _ = write!(
+                    marks,
+                    "<line class=\"{class}\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
+                     <circle class=\"{class}\" cx=\"{:.1}\" cy=\"{y:.1}\" r=\"4\"><title>{class}: {mean:.3}</title></circle>",
+                    x(low),
+                    x(high),
+                    x(mean)
+                );
+            }
+        }
+        format!(
+            "<p><span class=\"key model\"></span> {} <span class=\"key people\"></span> people, same passages and reader</p>\n\
+             <svg viewBox=\"0 0 720 {height:.0}\" role=\"img\" aria-label=\"Each metric's mean and 95 % interval\">{marks}</svg>",
+            escaped(&self.setting.model)
+        )
+    }
+}
+
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}\
+pre{overflow-x:auto;font-size:13px}svg{width:100%;font-size:12px}.grid{stroke:#ddd}\
+line.model{stroke:#2f4f93;stroke-width:2}circle.model,.key.model{fill:#2f4f93;background:#2f4f93}\
+line.people{stroke:#b5651d;stroke-width:2}circle.people,.key.people{fill:#b5651d;background:#b5651d}\
+.key{display:inline-block;width:.8em;height:.8em;border-radius:50%}\
+li.usable{color:#1c6b3c}li.missing{color:#a33}small{color:#666}";
+
+fn passage_html(record: &PassageRecord) -> String {
+    let items: String =
+        record.items.iter().filter(|item| item.author == Author::Model).map(item_html).collect();
+    format!("<h3>{}</h3><ul>{items}</ul>\n", escaped(&record.passage))
+}
+
+fn item_html(scored: &Scored) -> String {
+    let Some(item) = &scored.item else {
+        return format!("<li class=\"missing\">no {} item passed the checks</li>", scored.kind.name());
+    };
+    let usable = scored.scores.get(Metric::Usable) == Some(1.0);
+    let failed: Vec<&str> = Metric::ALL
+        .into_iter()
+        .filter(|metric| !matches!(metric, Metric::Usable | Metric::Clean))
+        .filter(|metric| scored.scores.get(*metric).is_some_and(|value| value < 0.8))
+        .map(Metric::name)
+        .collect();
+    let mut notes = if failed.is_empty() { String::new() } else { format!("not {}", failed.join(", not ")) };
+    if !scored.flaws.is_empty() {
+        let _ = write!(notes, " {:?}", scored.flaws);
+    }
+    let others = if item.distractors.is_empty() {
+        String::new()
+    } else {
+        format!(" (not {})", item.distractors.join(" / "))
+    };
+    format!(
+        "<li class=\"{}\">{} <b>{}</b>{} <small>{}</small></li>",
+        if usable { "usable" } else { "" },
+        escaped(&item.question),
+        escaped(&item.answer),
+        escaped(&others),
+        escaped(notes.trim())
+    )
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

@@ -1,0 +1,60 @@
+//! Answers compared as question answering compares them: SQuAD v1.1's normalisation and token F1.
+
+use std::collections::HashMap;
+
+/// Lower case, without punctuation and articles; the characters of what is written without spaces.
+fn tokens(text: &str) -> Vec<String> {
+    let unspaced = |c: char| matches!(c, '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}');
+    let lower: String =
+        text.to_lowercase().chars().map(|c| if c.is_alphanumeric() { c } else { ' ' }).collect();
+    if lower.chars().any(unspaced) {
+        return lower.chars().filter(|c| !c.is_whitespace()).map(String::from).collect();
+    }
+    let is_article = |word: &&str| matches!(*word, "a" | "an" | "the");
+    let words: Vec<&str> = lower.split_whitespace().collect();
+    let bare: Vec<String> =
+        words.iter().filter(|word| !is_article(word)).map(|&word| word.to_owned()).collect();
+    if bare.is_empty() { words.into_iter().map(str::to_owned).collect() } else { bare }
+}
+
+/// Harmonic mean of the shares of `given` and of `wanted` that the other has.
+fn token_f1(given: &str, wanted: &str) -> f64 {
+    let (given, wanted) = (tokens(given), tokens(wanted));
+    let mut counts: HashMap<&String, usize> = HashMap::new();
+    for token in &wanted {
+        *counts.entry(token).or_default() += 1;
+    }
+    let mut shared = 0;
+    for token in &given {
+        if let Some(count) = counts.get_mut(token).filter(|count| **count > 0) {
+            *count -= 1;
+            shared += 1;
+        }
+    }
+    if shared == 0 { 0.0 } else { 2.0 * f64::from(shared) / (given.len() + wanted.len()) as f64 }
+}
+
+/// The best token F1 against any of the answers.
+pub(super) fn best_f1<'a>(given: &str, wanted: impl IntoIterator<Item = &'a str>) -> f64 {
+    wanted.into_iter().map(|wanted| token_f1(given, wanted)).fold(0.0, f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f1() {
+        let check = |given: &str, wanted: &str, expected: f64| {
+            assert!((token_f1(given, wanted) - expected).abs() < 1e-9, "{given} / {wanted}");
+        };
+        check("The Nile.", "nile", 1.0);
+        check("the River Nile", "Nile", 2.0 / 3.0);
+        check("Amazon", "Nile", 0.0);
+        check("", "Nile", 0.0);
+        check("The", "the", 1.0);
+        check("new new york", "new york", 0.8);
+        check("琵琶湖です", "琵琶湖", 0.75);
+        assert_eq!(best_f1("Gustave Eiffel", ["Eiffel", "Gustave Eiffel"]), 1.0);
+    }
+}
