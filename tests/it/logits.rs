@@ -37,20 +37,20 @@ struct Probe {
 }
 
 /// A backend and the logits it writes to.
-struct Runner {
+pub(crate) struct Runner {
     backend: Box<dyn Backend>,
     logits: Logits,
 }
 
 impl Runner {
-    fn open(backend: &str, model: &Model, slots: usize, weights: WeightsForm) -> Self {
+    pub(crate) fn open(backend: &str, model: &Model, slots: usize, weights: WeightsForm) -> Self {
         let backend = backend::open(backend, model, &options(slots, weights)).unwrap();
         let logits = Logits::new(backend.limits().vocab_size);
         Self { backend, logits }
     }
 
     /// Logits of all the tokens of each row, as bits.
-    fn run(&mut self, rows: &[(usize, usize, &[u32])]) -> Vec<Vec<u32>> {
+    pub(crate) fn run(&mut self, rows: &[(usize, usize, &[u32])]) -> Vec<Vec<u32>> {
         let rows: Vec<Row<'_>> = rows
             .iter()
             .map(|&(slot, start, tokens)| Row { slot: Slot(slot), start, tokens, logits_from: 0 })

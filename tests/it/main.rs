@@ -13,6 +13,7 @@ mod logits;
 mod models;
 mod page;
 mod quiz;
+mod rounding;
 mod served;
 mod structured;
 mod text;

@@ -34,6 +34,14 @@ pub(super) struct HeadForm {
     pub(super) pairing: Option<Pairing>,
 }
 
+/// What a step's tokens are turned with.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) isa: Isa,
+    pub(super) rotary: &'a RotaryTable,
+    pub(super) batch: &'a Batch,
+}
+
 /// Where the heads of each token are: matrices, and the first column in them.
 #[derive(Clone, Copy)]
 pub(super) struct Heads<'a> {
@@ -48,15 +56,16 @@ impl<'a> Heads<'a> {
 }
 
 impl HeadForm {
-    fn apply(&self, isa: Isa, rotary: &RotaryTable, position: usize, head: &[f32], to: &mut [f32]) {
+    fn apply(&self, context: Context<'_>, position: usize, head: &[f32], to: &mut [f32]) {
         match &self.norm {
             Some((weight, epsilon)) => {
-                isa.run(RmsNorm { input: head, weight, epsilon: *epsilon, floats: to, blocks: &mut [] });
+                let norm = RmsNorm { input: head, weight, epsilon: *epsilon, floats: to, blocks: &mut [] };
+                context.isa.run(norm);
             }
             None => to.copy_from_slice(head),
         }
         if let Some(pairing) = self.pairing {
-            rotary.turn(to, position, pairing);
+            context.rotary.turn(to, position, pairing);
         }
     }
 }
@@ -64,23 +73,21 @@ impl HeadForm {
 impl Attention {
     pub(super) fn run<E: Cached>(
         &self,
-        isa: Isa,
+        context: Context<'_>,
         pool: &mut Pool,
-        rotary: &RotaryTable,
-        batch: &Batch,
         cache: &mut KvCache<E>,
         [queries, keys, values]: [Heads<'_>; 3],
         output: ViewMut<'_, f32>,
     ) {
-        self.write(isa, pool, rotary, batch, cache, keys, values);
+        self.write(context, pool, cache, keys, values);
         let cache = &*cache;
         pool.tiles(output, TOKENS_PER_TILE, &self.cuts, |token, head, mut tile| {
-            let places = &batch.places[token..token + tile.rows()];
+            let places = &context.batch.places[token..token + tile.rows()];
             let mut first = 0;
             for run in places.chunk_by(|left, right| left.slot == right.slot) {
                 let rows = first..first + run.len();
                 let tile = tile.tile(rows.clone(), 0..tile.columns());
-                self.attend(isa, rotary, cache, head, run, (queries, token + first), tile);
+                self.attend(context, cache, head, run, (queries, token + first), tile);
                 first = rows.end;
             }
         });
@@ -88,28 +95,27 @@ impl Attention {
 
     fn write<E: Cached>(
         &self,
-        isa: Isa,
+        context: Context<'_>,
         pool: &mut Pool,
-        rotary: &RotaryTable,
-        batch: &Batch,
         cache: &mut KvCache<E>,
         keys: Heads<'_>,
         values: Heads<'_>,
     ) {
         let head_dim = self.shape.head_dim;
         let slot_shape = cache.shape();
+        let places = &context.batch.places;
         let heads = cache.heads(self.layer);
         let all_slots = [0, heads.columns()];
         // A few tokens are written sooner than another thread has heard of it.
-        let heads_per_task = if batch.tokens.len() > TOKENS_PER_TILE { 1 } else { heads.rows() };
+        let heads_per_task = if places.len() > TOKENS_PER_TILE { 1 } else { heads.rows() };
         pool.tiles(heads, heads_per_task, &all_slots, |first_head, _, mut heads| {
             let mut turned = [0.0; MAX_HEAD_DIM];
             let key = &mut turned[..head_dim];
             for row in 0..heads.rows() {
                 let slots = heads.row(row);
-                for (token, &Place { slot, position }) in batch.places.iter().enumerate() {
+                for (token, &Place { slot, position }) in places.iter().enumerate() {
                     let head = first_head + row;
-                    self.key.apply(isa, rotary, position, keys.head(token, head, head_dim), key);
+                    self.key.apply(context, position, keys.head(token, head, head_dim), key);
                     let memory = &mut slots[slot.0 * slot_shape.len()..][..slot_shape.len()];
                     slot_shape.write(memory, position, key, values.head(token, head, head_dim));
                 }
@@ -120,8 +126,7 @@ impl Attention {
     /// One key-value head's queries of neighbouring tokens of one slot, of which `first` is the first.
     fn attend<E: Cached>(
         &self,
-        isa: Isa,
-        rotary: &RotaryTable,
+        context: Context<'_>,
         cache: &KvCache<E>,
         kv_head: usize,
         places: &[Place],
@@ -142,7 +147,7 @@ impl Attention {
             for (idx, to) in these.clone().zip(turned.chunks_exact_mut(head_dim)) {
                 let (token, head) = (idx / group, kv_head * group + idx % group);
                 let query = queries.head(first + token, head, head_dim);
-                self.query.apply(isa, rotary, places[token].position, query, to);
+                self.query.apply(context, places[token].position, query, to);
                 to.iter_mut().for_each(|value| *value *= scale);
             }
             let mut prepared = [Query { values: &turned[..head_dim], positions: 1 }; MAX_QUERIES];
@@ -152,7 +157,7 @@ impl Attention {
             }
             let queries = &prepared[..these.len()];
             let found = &mut found[..these.len() * padded_dim];
-            isa.run(Attend { queries, keys, values, padded_dim, output: found });
+            context.isa.run(Attend { queries, keys, values, padded_dim, output: found });
             for (idx, found) in these.zip(found.chunks_exact(padded_dim)) {
                 let (token, head) = (idx / group, idx % group);
                 output.row(token)[head * head_dim..][..head_dim].copy_from_slice(&found[..head_dim]);

@@ -28,11 +28,10 @@ enum Form {
     BF16(Vec<Bf16Bits>),
     Q4_0(Integers<HalfBits>),
     Q4_1(Integers<HalfBits>),
-    Q5_0(Integers<HalfBits>),
-    Q5_1(Integers<HalfBits>),
     Q8_0(Integers<HalfBits>),
     Q4K(Integers<f32>),
-    Q5K(Integers<f32>),
+    /// All types of five bits, which are rare: with a scale and a minimum.
+    Q5(Integers<f32>),
     Q6K(Integers<f32>),
 }
 
@@ -77,6 +76,7 @@ impl Matrix {
         let large = |block: fn(&[u8], usize) -> WeightBlock, len: usize| {
             move |output: usize, nth: usize| block(&row(output)[nth / 8 * len..][..len], nth % 8)
         };
+        let five_bits = Layout { minima: true, ..Layout::BYTES };
         let mut packer = Packer { outputs, inputs, pool };
         let form = match tensor.tensor_type() {
             _ if decoded => Form::F32(packer.floats(decode_rows(tensor))),
@@ -94,19 +94,13 @@ impl Matrix {
                 let layout = Layout { minima: true, ..Layout::NIBBLES };
                 Form::Q4_1(packer.integers(small(stored::q4_1, 20), layout, to_half))
             }
-            TensorType::Q5_0 => Form::Q5_0(packer.integers(small(stored::q5_0, 22), Layout::BYTES, to_half)),
-            TensorType::Q5_1 => {
-                let layout = Layout { minima: true, ..Layout::BYTES };
-                Form::Q5_1(packer.integers(small(stored::q5_1, 24), layout, to_half))
-            }
+            TensorType::Q5_0 => Form::Q5(packer.integers(small(stored::q5_0, 22), five_bits, |scale| scale)),
+            TensorType::Q5_1 => Form::Q5(packer.integers(small(stored::q5_1, 24), five_bits, |scale| scale)),
+            TensorType::Q5K => Form::Q5(packer.integers(large(stored::q5_k, 176), five_bits, |scale| scale)),
             TensorType::Q8_0 => Form::Q8_0(packer.integers(small(stored::q8_0, 34), Layout::BYTES, to_half)),
             TensorType::Q4K => {
                 let layout = Layout { minima: true, ..Layout::NIBBLES };
                 Form::Q4K(packer.integers(large(stored::q4_k, 144), layout, |scale| scale))
-            }
-            TensorType::Q5K => {
-                let layout = Layout { minima: true, ..Layout::BYTES };
-                Form::Q5K(packer.integers(large(stored::q5_k, 176), layout, |scale| scale))
             }
             TensorType::Q6K => {
                 let layout = Layout { scales_per_block: 2, ..Layout::BYTES };
@@ -150,11 +144,9 @@ impl Matrix {
             Form::BF16(weights) => task.floats(weights),
             Form::Q4_0(integers) => task.integers::<_, 4, false, 1, 8>(integers),
             Form::Q4_1(integers) => task.integers::<_, 4, true, 1, 0>(integers),
-            Form::Q5_0(integers) => task.integers::<_, 5, false, 1, 16>(integers),
-            Form::Q5_1(integers) => task.integers::<_, 5, true, 1, 0>(integers),
             Form::Q8_0(integers) => task.integers::<_, 8, false, 1, 128>(integers),
             Form::Q4K(integers) => task.integers::<_, 4, true, 1, 0>(integers),
-            Form::Q5K(integers) => task.integers::<_, 5, true, 1, 0>(integers),
+            Form::Q5(integers) => task.integers::<_, 5, true, 1, 0>(integers),
             Form::Q6K(integers) => task.integers::<_, 6, false, 2, 32>(integers),
         }
     }

@@ -1,7 +1,7 @@
 //! A step as a fixed list of stages over memory that is had once.
 
 use super::{
-    attention::{Attention, Heads},
+    attention::{Attention, Context, Heads},
     batch::Batch,
     cache::{Cached, KvCache},
     kernels::{BLOCK_LEN, Block, Isa, Quantise, RmsNorm},
@@ -226,7 +226,8 @@ impl<E: Cached> Step<'_, E> {
                 memory.writing_floats(*output, |memory, output| {
                     let heads = |(id, column)| Heads { rows: memory.floats(id, rows), column };
                     let sources = sources.map(heads);
-                    attention.run(isa, self.pool, rotary, batch, self.cache, sources, output.view_mut(rows));
+                    let context = Context { isa, rotary, batch };
+                    attention.run(context, self.pool, self.cache, sources, output.view_mut(rows));
                 })
             }
             Stage::Select { input, output } => memory.writing_floats(*output, |memory, output| {

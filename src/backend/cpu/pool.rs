@@ -225,3 +225,70 @@ fn wait_a_little(rounds: &mut u32) {
     *rounds += 1;
     if rounds.is_multiple_of(ROUNDS_BEFORE_YIELD) { thread::yield_now() } else { std::hint::spin_loop() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once() {
+        for threads in 1..5 {
+            let mut pool = Pool::with_threads(threads).unwrap();
+            for tasks in [0, 1, 2, 3, 7, 100] {
+                let runs: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+                for _ in 0..50 {
+                    pool.run(tasks, &|task| {
+                        runs[task].fetch_add(1, Ordering::Relaxed);
+                    });
+                }
+                assert!(runs.iter().all(|runs| runs.load(Ordering::Relaxed) == 50), "{runs:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn tiles_cover_the_matrix() {
+        let mut pool = Pool::with_threads(3).unwrap();
+        let mut values = vec![0; 7 * 10];
+        pool.tiles(ViewMut::new(&mut values, 7, 10), 2, &[0, 3, 3, 10], |row, column, mut tile| {
+            for idx in 0..tile.rows() {
+                tile.row(idx).iter_mut().for_each(|value| *value += 10 * (row + idx) + column + 1);
+            }
+        });
+        for (idx, value) in values.into_iter().enumerate() {
+            assert_eq!(value, 10 * (idx / 10) + if idx % 10 < 3 { 1 } else { 3 });
+        }
+    }
+
+    #[test]
+    fn idle_threads_sleep_and_wake() {
+        let mut pool = Pool::with_threads(3).unwrap();
+        for _ in 0..3 {
+            while pool.shared.sleepers.0.load(Ordering::SeqCst) < 2 {
+                thread::yield_now();
+            }
+            // Each of three tasks waits for the others: all threads are needed.
+            let arrived = AtomicUsize::new(0);
+            pool.run(3, &|_| {
+                arrived.fetch_add(1, Ordering::SeqCst);
+                while arrived.load(Ordering::SeqCst) < 3 {
+                    thread::yield_now();
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
+        let mut pool = Pool::with_threads(2).unwrap();
+        for bad_task in [0, 99] {
+            let run = AssertUnwindSafe(|| pool.run(100, &|task| assert_ne!(task, bad_task)));
+            assert!(catch_unwind(run).is_err());
+            let sum = AtomicUsize::new(0);
+            pool.run(100, &|task| {
+                sum.fetch_add(task, Ordering::Relaxed);
+            });
+            assert_eq!(sum.into_inner(), 4950);
+        }
+    }
+}

@@ -49,7 +49,8 @@ pub(super) fn q4_1(block: &[u8]) -> WeightBlock {
 
 pub(super) fn q5_0(block: &[u8]) -> WeightBlock {
     let quants = five_bits(&block[2..6], &block[6..]);
-    WeightBlock { quants, scales: [half_at(block, 0); 2], minimum: 0.0 }
+    let scale = half_at(block, 0);
+    WeightBlock { quants, scales: [scale; 2], minimum: -16.0 * scale }
 }
 
 pub(super) fn q5_1(block: &[u8]) -> WeightBlock {
@@ -109,4 +110,46 @@ fn with_six_bit_scale(block: &[u8], nth: usize, quants: [u8; 32]) -> WeightBlock
     };
     let scale = half_at(block, 0) * f32::from(scale);
     WeightBlock { quants, scales: [scale; 2], minimum: -(half_at(block, 2) * f32::from(minimum)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Model, TensorType};
+    use std::path::Path;
+
+    /// Checks that blocks of `BYTES` stand for what the reference decodes.
+    #[track_caller]
+    fn check(tensor_type: TensorType, bias: i32, read: impl Fn(&[u8], usize) -> WeightBlock) {
+        let path = format!("{}/tests/fixtures/golden/gguf-{tensor_type}.gguf", env!("CARGO_MANIFEST_DIR"));
+        let model = Model::open(&path, Path::new("models")).unwrap();
+        let of_type = model.tensors().filter(|tensor| tensor.tensor_type() == tensor_type);
+        let mut checked = 0;
+        for tensor in of_type {
+            let blocks = tensor.bytes().chunks_exact(tensor_type.block_bytes());
+            let parts =
+                blocks.flat_map(|block| (0..tensor_type.block_len() / 32).map(move |nth| (block, nth)));
+            let values = parts.flat_map(|(block, nth)| {
+                let WeightBlock { quants, scales, minimum } = read(block, nth);
+                let value =
+                    move |idx: usize| scales[idx / 16] * (i32::from(quants[idx]) - bias) as f32 + minimum;
+                (0..32).map(value)
+            });
+            assert!(values.eq(tensor.to_f32()), "{}", tensor.name());
+            checked += 1;
+        }
+        assert!(checked > 3);
+    }
+
+    #[test]
+    fn blocks_stand_for_what_the_reference_decodes() {
+        check(TensorType::Q4_0, 8, |block, _| q4_0(block));
+        check(TensorType::Q4_1, 0, |block, _| q4_1(block));
+        check(TensorType::Q5_0, 0, |block, _| q5_0(block));
+        check(TensorType::Q5_1, 0, |block, _| q5_1(block));
+        check(TensorType::Q8_0, 128, |block, _| q8_0(block));
+        check(TensorType::Q4K, 0, q4_k);
+        check(TensorType::Q5K, 0, q5_k);
+        check(TensorType::Q6K, 32, q6_k);
+    }
 }

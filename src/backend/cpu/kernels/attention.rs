@@ -5,7 +5,6 @@
 //! positions: what a query finds depends on its own positions alone.
 
 use super::simd::{Element, Kernel, LANES, Simd, exp};
-use std::array::from_fn;
 
 /// Keys lie in blocks of as many positions, transposed.
 pub(in crate::backend::cpu) const POSITIONS_PER_BLOCK: usize = LANES;
@@ -75,13 +74,18 @@ fn attend<S: Simd, E: Element, const QUERIES: usize, const BLOCKS: usize>(
     cached: Cached<'_, E>,
     output: &mut [f32],
 ) {
-    let queries: [Query<'_>; QUERIES] = from_fn(|idx| queries[idx]);
+    let mut together = [queries[0]; QUERIES];
+    together.copy_from_slice(queries);
+    let queries = together;
     let (mut largest, mut totals) = ([f32::NEG_INFINITY; QUERIES], [simd.splat(0.0); QUERIES]);
     output.fill(0.0);
     let longest = queries.iter().map(|query| query.positions).max().unwrap_or(0);
     let mut weights = [[0.0; CHUNK]; QUERIES];
     for first in (0..longest).step_by(CHUNK) {
-        let seen = queries.map(|query| query.positions.saturating_sub(first).min(CHUNK));
+        let mut seen = [0; QUERIES];
+        for query in 0..QUERIES {
+            seen[query] = queries[query].positions.saturating_sub(first).min(CHUNK);
+        }
         scores::<S, E, QUERIES, BLOCKS>(
             simd,
             &queries,
@@ -126,16 +130,19 @@ fn scores<S: Simd, E: Element, const QUERIES: usize, const BLOCKS: usize>(
     scores: &mut [[f32; CHUNK]; QUERIES],
 ) {
     let head_dim = queries[0].values.len();
-    let queries = queries.map(|query| &query.values[..head_dim]);
+    let mut query_values = [queries[0].values; QUERIES];
+    for query in 0..QUERIES {
+        query_values[query] = &queries[query].values[..head_dim];
+    }
     let (keys, _) = cached.keys.as_chunks::<LANES>();
     let n_blocks = count.div_ceil(POSITIONS_PER_BLOCK);
     let mut block = 0;
     while block < n_blocks {
         let keys = &keys[(first / POSITIONS_PER_BLOCK + block) * head_dim..];
         block += if n_blocks - block >= BLOCKS {
-            key_blocks::<S, E, QUERIES, BLOCKS>(simd, &queries, keys, block, scores)
+            key_blocks::<S, E, QUERIES, BLOCKS>(simd, &query_values, keys, block, scores)
         } else {
-            key_blocks::<S, E, QUERIES, 1>(simd, &queries, keys, block, scores)
+            key_blocks::<S, E, QUERIES, 1>(simd, &query_values, keys, block, scores)
         };
     }
 }
@@ -150,10 +157,16 @@ fn key_blocks<S: Simd, E: Element, const QUERIES: usize, const BLOCKS: usize>(
     scores: &mut [[f32; CHUNK]; QUERIES],
 ) -> usize {
     let head_dim = queries[0].len();
-    let keys: [&[[E; LANES]]; BLOCKS] = from_fn(|idx| &keys[idx * head_dim..][..head_dim]);
+    let mut blocks = [&keys[..head_dim]; BLOCKS];
+    for (idx, block) in blocks.iter_mut().enumerate() {
+        *block = &keys[idx * head_dim..][..head_dim];
+    }
     let mut sums = [[simd.splat(0.0); BLOCKS]; QUERIES];
     for dim in 0..head_dim {
-        let keys = keys.map(|keys| E::load(simd, &keys[dim]));
+        let mut keys = [simd.splat(0.0); BLOCKS];
+        for idx in 0..BLOCKS {
+            keys[idx] = E::load(simd, &blocks[idx][dim]);
+        }
         for query in 0..QUERIES {
             let value = simd.splat(queries[query][dim]);
             for idx in 0..BLOCKS {
@@ -181,10 +194,9 @@ fn softmax<S: Simd>(
 ) -> f32 {
     let (blocks, _) = scores.as_chunks_mut::<LANES>();
     let blocks = &mut blocks[..seen.div_ceil(LANES)];
-    let in_block = |idx: usize| (seen - idx * LANES).min(LANES);
     let mut maxima = simd.splat(*largest);
     for (idx, block) in blocks.iter().enumerate() {
-        let scores = simd.keep_first(simd.load(block), in_block(idx), f32::NEG_INFINITY);
+        let scores = simd.keep_first(simd.load(block), seen - idx * LANES, f32::NEG_INFINITY);
         maxima = simd.max(maxima, scores);
     }
     let now_largest = simd.maximum(maxima);
@@ -195,7 +207,7 @@ fn softmax<S: Simd>(
     *total = simd.mul(*total, simd.splat(factor));
     for (idx, block) in blocks.iter_mut().enumerate() {
         let weights = exp(simd, simd.sub(simd.load(block), simd.splat(now_largest)));
-        let weights = simd.keep_first(weights, in_block(idx), 0.0);
+        let weights = simd.keep_first(weights, seen - idx * LANES, 0.0);
         *total = simd.add(*total, weights);
         simd.store(weights, block);
     }
@@ -216,20 +228,29 @@ fn mix<S: Simd, E: Element, const QUERIES: usize, const VECTORS: usize>(
     output: &mut [f32],
 ) -> usize {
     let padded_dim = cached.padded_dim;
-    let value = |position: usize, idx: usize| {
-        let start = (first + position) * padded_dim + dim + idx * LANES;
-        E::load(simd, cached.values[start..].first_chunk().expect("positions seen are in the cache"))
-    };
-    let place = |query: usize, idx: usize| query * padded_dim + dim + idx * LANES;
-    let mut sums: [[S::Floats; VECTORS]; QUERIES] = from_fn(|query| {
-        from_fn(|idx| {
-            let values = output[place(query, idx)..].first_chunk().expect("a row for each query");
-            simd.mul(simd.load(values), simd.splat(factors[query]))
-        })
-    });
-    let seen_by_all = seen.iter().copied().min().unwrap_or(0);
+    let row_len = padded_dim / LANES;
+    let (values, _) = cached.values.as_chunks::<LANES>();
+    let values = &values[first * row_len + dim / LANES..];
+    let (output, _) = output.as_chunks_mut::<LANES>();
+    let output = &mut output[dim / LANES..];
+
+    let mut sums = [[simd.splat(0.0); VECTORS]; QUERIES];
+    for query in 0..QUERIES {
+        for idx in 0..VECTORS {
+            sums[query][idx] =
+                simd.mul(simd.load(&output[query * row_len + idx]), simd.splat(factors[query]));
+        }
+    }
+    let mut seen_by_all = seen[0];
+    for &seen in seen {
+        seen_by_all = seen_by_all.min(seen);
+    }
     for position in 0..seen_by_all {
-        let values: [S::Floats; VECTORS] = from_fn(|idx| value(position, idx));
+        let stored = &values[position * row_len..][..VECTORS];
+        let mut values = [simd.splat(0.0); VECTORS];
+        for idx in 0..VECTORS {
+            values[idx] = E::load(simd, &stored[idx]);
+        }
         for query in 0..QUERIES {
             let weight = simd.splat(weights[query][position]);
             for idx in 0..VECTORS {
@@ -239,14 +260,14 @@ fn mix<S: Simd, E: Element, const QUERIES: usize, const VECTORS: usize>(
     }
     for query in 0..QUERIES {
         for position in seen_by_all..seen[query] {
+            let stored = &values[position * row_len..][..VECTORS];
             let weight = simd.splat(weights[query][position]);
             for idx in 0..VECTORS {
-                sums[query][idx] = simd.mul_add(value(position, idx), weight, sums[query][idx]);
+                sums[query][idx] = simd.mul_add(E::load(simd, &stored[idx]), weight, sums[query][idx]);
             }
         }
         for idx in 0..VECTORS {
-            let to = output[place(query, idx)..].first_chunk_mut().expect("a row for each query");
-            simd.store(sums[query][idx], to);
+            simd.store(sums[query][idx], &mut output[query * row_len + idx]);
         }
     }
     VECTORS * LANES

@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "instructions that the CPU must have")]
 
-use super::simd::{HalfBits, Kernel, LANES, Simd};
+use super::simd::{DOTS_OFFSET, HalfBits, Kernel, LANES, Simd};
 use std::arch::x86_64::*;
 
 /// The proof that this CPU has the instructions.
@@ -88,15 +88,6 @@ impl Simd for Avx2 {
         present!({
             _mm256_storeu_ps(low, values[0]);
             _mm256_storeu_ps(high, values[1]);
-        });
-    }
-
-    #[inline(always)]
-    fn store_half(self, values: [__m256; 2], to: &mut [HalfBits; LANES]) {
-        let [low, high] = halves_mut(to);
-        present!({
-            _mm_storeu_si128(low.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values[0]));
-            _mm_storeu_si128(high.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values[1]));
         });
     }
 
@@ -198,26 +189,17 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn to_i8(self, values: [__m256; 2]) -> [i8; LANES] {
+    fn to_i8(self, values: [__m256; 2]) -> ([i8; LANES], i32) {
         let mut bytes = [0; LANES];
-        present!({
+        let sum = present!({
             let (low, high) = (_mm256_cvtps_epi32(values[0]), _mm256_cvtps_epi32(values[1]));
             // Packing works in each half of a register: the quarters come as 0, 2, 1, 3.
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
             let narrow = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
             _mm_storeu_si128(bytes.as_mut_ptr().cast(), narrow);
+            sum_of_bytes(narrow)
         });
-        bytes
-    }
-
-    #[inline(always)]
-    fn splat_int(self, value: i32) -> [__m256i; 2] {
-        [present!(_mm256_set1_epi32(value)); 2]
-    }
-
-    #[inline(always)]
-    fn to_floats(self, values: [__m256i; 2]) -> [__m256; 2] {
-        present!([_mm256_cvtepi32_ps(values[0]), _mm256_cvtepi32_ps(values[1])])
+        (bytes, sum)
     }
 
     #[inline(always)]
@@ -234,6 +216,11 @@ impl Simd for Avx2 {
             let shifted = [_mm256_srli_epi16::<4>(bytes[0]), _mm256_srli_epi16::<4>(bytes[1])];
             (low, [_mm256_and_si256(shifted[0], mask), _mm256_and_si256(shifted[1], mask)])
         })
+    }
+
+    #[inline(always)]
+    fn no_dots(self) -> [__m256i; 2] {
+        [present!(_mm256_set1_epi32(DOTS_OFFSET.to_bits() as i32)); 2]
     }
 
     #[inline(always)]
@@ -260,4 +247,28 @@ impl Simd for Avx2 {
             [_mm256_add_epi32(sums[0], low), _mm256_add_epi32(sums[1], high)]
         })
     }
+
+    #[inline(always)]
+    fn scale_dots(self, sums: [__m256i; 2], scale: [__m256; 2]) -> [__m256; 2] {
+        // The product with the offset has few enough bits to be exact.
+        let offset = self.mul(scale, self.splat(-DOTS_OFFSET));
+        let sums = present!([_mm256_castsi256_ps(sums[0]), _mm256_castsi256_ps(sums[1])]);
+        self.mul_add(sums, scale, offset)
+    }
+
+    #[inline(always)]
+    fn in_order(self, sums: [__m256i; 2]) -> [__m256i; 2] {
+        sums
+    }
+}
+
+/// The sum of sixteen signed bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn sum_of_bytes(bytes: __m128i) -> i32 {
+    // The instruction adds unsigned bytes, eight at a time: each is made larger by 128.
+    let unsigned = _mm_xor_si128(bytes, _mm_set1_epi8(i8::MIN));
+    let halves = _mm_sad_epu8(unsigned, _mm_setzero_si128());
+    let sum = _mm_add_epi32(halves, _mm_unpackhi_epi64(halves, halves));
+    _mm_cvtsi128_si32(sum) - 128 * LANES as i32
 }

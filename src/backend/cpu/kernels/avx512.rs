@@ -2,8 +2,9 @@
 
 #![expect(unsafe_code, reason = "instructions that the CPU must have")]
 
-use super::simd::{HalfBits, Kernel, LANES, Simd};
-use std::arch::x86_64::*;
+use super::avx2::sum_of_bytes;
+use super::simd::{DOTS_OFFSET, HalfBits, Kernel, LANES, Simd};
+use std::arch::{asm, x86_64::*};
 
 /// The proof that this CPU has the instructions.
 #[derive(Clone, Copy, Debug)]
@@ -70,14 +71,6 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn store(self, values: __m512, to: &mut [f32; LANES]) {
         present!(_mm512_storeu_ps(to.as_mut_ptr(), values));
-    }
-
-    #[inline(always)]
-    fn store_half(self, values: __m512, to: &mut [HalfBits; LANES]) {
-        present!({
-            let halves = _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(values);
-            _mm256_storeu_si256(to.as_mut_ptr().cast(), halves);
-        });
     }
 
     #[inline(always)]
@@ -152,23 +145,14 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn to_i8(self, values: __m512) -> [i8; LANES] {
+    fn to_i8(self, values: __m512) -> ([i8; LANES], i32) {
         let mut bytes = [0; LANES];
-        present!({
+        let sum = present!({
             let narrow = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(values));
             _mm_storeu_si128(bytes.as_mut_ptr().cast(), narrow);
+            sum_of_bytes(narrow)
         });
-        bytes
-    }
-
-    #[inline(always)]
-    fn splat_int(self, value: i32) -> __m512i {
-        present!(_mm512_set1_epi32(value))
-    }
-
-    #[inline(always)]
-    fn to_floats(self, values: __m512i) -> __m512 {
-        present!(_mm512_cvtepi32_ps(values))
+        (bytes, sum)
     }
 
     #[inline(always)]
@@ -185,8 +169,35 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn no_dots(self) -> __m512i {
+        present!(_mm512_set1_epi32(DOTS_OFFSET.to_bits() as i32))
+    }
+
+    #[inline(always)]
     fn dot<const BITS: u32>(self, sums: __m512i, bytes: __m512i, quad: [i8; 4]) -> __m512i {
         let quad = i32::from_le_bytes(quad.map(|value| value as u8));
         present!(_mm512_dpbusd_epi32(sums, bytes, _mm512_set1_epi32(quad)))
+    }
+
+    #[inline(always)]
+    fn scale_dots(self, sums: __m512i, scale: __m512) -> __m512 {
+        // The product with the offset has few enough bits to be exact.
+        present!({
+            let offset = _mm512_mul_ps(scale, _mm512_set1_ps(-DOTS_OFFSET));
+            _mm512_fmadd_ps(_mm512_castsi512_ps(sums), scale, offset)
+        })
+    }
+
+    #[inline(always)]
+    fn in_order(self, sums: __m512i) -> __m512i {
+        /// No instruction, but one that the compiler keeps in its place.
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        fn barrier(mut sums: __m512i) -> __m512i {
+            // SAFETY: it does nothing.
+            unsafe { asm!("/* {0} */", inout(zmm_reg) sums, options(nomem, nostack, preserves_flags)) };
+            sums
+        }
+        present!(barrier(sums))
     }
 }

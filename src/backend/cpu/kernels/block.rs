@@ -14,14 +14,22 @@ pub(in crate::backend::cpu) struct Block {
     pub(super) scale: f32,
     /// `scale` times the sum of all quants: what a weight that is the same for the whole block meets.
     pub(super) scaled_sum: f32,
-    /// Of each half's quants.
-    pub(super) half_sums: [i32; 2],
+    /// The same of each half.
+    pub(super) scaled_half_sums: [f32; 2],
 }
 
 impl Block {
     #[inline(always)]
     pub(super) fn quad(&self, idx: usize) -> [i8; 4] {
         [self.quants[4 * idx], self.quants[4 * idx + 1], self.quants[4 * idx + 2], self.quants[4 * idx + 3]]
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_whole(quant: impl FnMut(usize) -> i8) -> Self {
+        let quants: [i8; BLOCK_LEN] = std::array::from_fn(quant);
+        let sum = |quants: &[i8]| quants.iter().map(|&quant| f32::from(quant)).sum::<f32>();
+        let scaled_half_sums = [sum(&quants[..LANES]), sum(&quants[LANES..])];
+        Self { quants, scale: 1.0, scaled_sum: scaled_half_sums.iter().sum(), scaled_half_sums }
     }
 
     /// The nearest block to 32 values.
@@ -31,13 +39,14 @@ impl Block {
         let [first, second] = values;
         let largest = simd.maximum(simd.max(simd.abs(first), simd.abs(second)));
         let inverse = simd.splat(if largest > 0.0 { LARGEST / largest } else { 0.0 });
-        let halves = [simd.to_i8(simd.mul(first, inverse)), simd.to_i8(simd.mul(second, inverse))];
-        let scale = largest / LARGEST;
-        let half_sums = halves.map(|half| half.iter().map(|&quant| i32::from(quant)).sum::<i32>());
+        let (first, first_sum) = simd.to_i8(simd.mul(first, inverse));
+        let (second, second_sum) = simd.to_i8(simd.mul(second, inverse));
+        let scale = largest * (1.0 / LARGEST);
         let mut quants = [0; BLOCK_LEN];
-        quants[..LANES].copy_from_slice(&halves[0]);
-        quants[LANES..].copy_from_slice(&halves[1]);
-        Self { quants, scale, scaled_sum: scale * (half_sums[0] + half_sums[1]) as f32, half_sums }
+        quants[..LANES].copy_from_slice(&first);
+        quants[LANES..].copy_from_slice(&second);
+        let scaled_half_sums = [scale * first_sum as f32, scale * second_sum as f32];
+        Self { quants, scale, scaled_sum: scale * (first_sum + second_sum) as f32, scaled_half_sums }
     }
 }
 

@@ -56,3 +56,6 @@ impl Isa {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,10 +35,11 @@ impl Kernel for RmsNorm<'_> {
             let (input, _) = input.as_chunks::<BLOCK_LEN>();
             let (weight, _) = weight.as_chunks::<BLOCK_LEN>();
             for ((values, weight), block) in input.iter().zip(weight).zip(blocks) {
-                let [first, second] = load_pair(simd, values).map(|half| simd.mul(half, simd.splat(factor)));
-                let [first_weight, second_weight] = load_pair(simd, weight);
-                let normed = [simd.mul(first, first_weight), simd.mul(second, second_weight)];
-                *block = Block::quantise(simd, normed);
+                let (values, weights) = (load_pair(simd, values), load_pair(simd, weight));
+                let factor = simd.splat(factor);
+                let first = simd.mul(simd.mul(values[0], factor), weights[0]);
+                let second = simd.mul(simd.mul(values[1], factor), weights[1]);
+                *block = Block::quantise(simd, [first, second]);
             }
         }
         for ((value, weight), to) in input.iter().zip(weight).zip(floats) {

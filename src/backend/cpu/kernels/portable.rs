@@ -42,11 +42,6 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn store_half(self, values: [f32; LANES], to: &mut [HalfBits; LANES]) {
-        *to = values.map(|value| f16::from_f32(value).to_bits());
-    }
-
-    #[inline(always)]
     fn add(self, left: [f32; LANES], right: [f32; LANES]) -> [f32; LANES] {
         from_fn(|lane| left[lane] + right[lane])
     }
@@ -118,18 +113,9 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn to_i8(self, values: [f32; LANES]) -> [i8; LANES] {
-        values.map(|value| value.round_ties_even() as i8)
-    }
-
-    #[inline(always)]
-    fn splat_int(self, value: i32) -> [i32; LANES] {
-        [value; LANES]
-    }
-
-    #[inline(always)]
-    fn to_floats(self, values: [i32; LANES]) -> [f32; LANES] {
-        values.map(|value| value as f32)
+    fn to_i8(self, values: [f32; LANES]) -> ([i8; LANES], i32) {
+        let bytes = values.map(|value| value.round_ties_even() as i8);
+        (bytes, bytes.iter().map(|&byte| i32::from(byte)).sum())
     }
 
     #[inline(always)]
@@ -143,9 +129,24 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn no_dots(self) -> [i32; LANES] {
+        [0; LANES]
+    }
+
+    #[inline(always)]
     fn dot<const BITS: u32>(self, sums: [i32; LANES], bytes: [u8; 4 * LANES], quad: [i8; 4]) -> [i32; LANES] {
         from_fn(|lane| {
             (0..4).fold(sums[lane], |sum, idx| sum + i32::from(bytes[4 * lane + idx]) * i32::from(quad[idx]))
         })
+    }
+
+    #[inline(always)]
+    fn scale_dots(self, sums: [i32; LANES], scale: [f32; LANES]) -> [f32; LANES] {
+        from_fn(|lane| sums[lane] as f32 * scale[lane])
+    }
+
+    #[inline(always)]
+    fn in_order(self, sums: [i32; LANES]) -> [i32; LANES] {
+        sums
     }
 }

@@ -96,35 +96,21 @@ impl<E: Element, const BITS: u32, const MINIMA: bool, const SCALES_PER_BLOCK: us
             for row in 1..ROWS {
                 blocks[row] = &rows[row][block];
             }
-            if Self::NIBBLES {
-                let mut dots = start::<S, ROWS, BIAS>(simd, blocks, 0..2);
-                for (idx, quad) in quads.iter().enumerate() {
-                    let (low, high) = simd.nibbles(simd.load_bytes(quad));
-                    for row in 0..ROWS {
-                        dots[row] = simd.dot::<BITS>(dots[row], low, blocks[row].quad(idx));
-                        dots[row] =
-                            simd.dot::<BITS>(dots[row], high, blocks[row].quad(idx + QUADS_PER_BLOCK / 2));
-                    }
-                }
-                self::scale(simd, &mut sums, dots, blocks, E::load(simd, &scales[0]));
-            } else {
-                let quads_per_scale = QUADS_PER_BLOCK / SCALES_PER_BLOCK;
-                for part in 0..SCALES_PER_BLOCK {
-                    let halves = if SCALES_PER_BLOCK == 1 { 0..2 } else { part..part + 1 };
-                    let mut dots = start::<S, ROWS, BIAS>(simd, blocks, halves);
-                    for idx in part * quads_per_scale..(part + 1) * quads_per_scale {
-                        let weights = simd.load_bytes(&quads[idx]);
-                        for row in 0..ROWS {
-                            dots[row] = simd.dot::<BITS>(dots[row], weights, blocks[row].quad(idx));
-                        }
-                    }
-                    self::scale(simd, &mut sums, dots, blocks, E::load(simd, &scales[part]));
-                }
-            }
-            if MINIMA {
-                let minima = E::load(simd, &scales[1]);
+            for part in 0..SCALES_PER_BLOCK {
+                let dots = self::dots::<S, ROWS, BITS, SCALES_PER_BLOCK>(simd, quads, blocks, part);
+                let scale = E::load(simd, &scales[part]);
+                let minima = match MINIMA {
+                    true => E::load(simd, &scales[1]),
+                    false => simd.mul(scale, simd.splat(-BIAS as f32)),
+                };
                 for row in 0..ROWS {
-                    sums[row] = simd.mul_add(minima, simd.splat(blocks[row].scaled_sum), sums[row]);
+                    let scaled = simd.scale_dots(dots[row], scale);
+                    sums[row] = simd.mul_add(scaled, simd.splat(blocks[row].scale), sums[row]);
+                    let sum = match SCALES_PER_BLOCK {
+                        1 => blocks[row].scaled_sum,
+                        _ => blocks[row].scaled_half_sums[part],
+                    };
+                    sums[row] = simd.mul_add(minima, simd.splat(sum), sums[row]);
                 }
             }
         }
@@ -136,38 +122,38 @@ impl<E: Element, const BITS: u32, const MINIMA: bool, const SCALES_PER_BLOCK: us
     }
 }
 
-/// The integer sums begin with what the weights' common bias takes off.
+/// Sums over the weights of a block that share a scale, which are all or the `part`th half.
 #[inline(always)]
-fn start<S: Simd, const ROWS: usize, const BIAS: i32>(
+fn dots<S: Simd, const ROWS: usize, const BITS: u32, const SCALES_PER_BLOCK: usize>(
     simd: S,
+    quads: &[[u8; QUAD_BYTES]],
     blocks: [&Block; ROWS],
-    halves: Range<usize>,
+    part: usize,
 ) -> [S::Ints; ROWS] {
-    let mut dots = [simd.splat_int(0); ROWS];
-    if BIAS != 0 {
-        for row in 0..ROWS {
-            let mut sum = 0;
-            for half in halves.clone() {
-                sum += blocks[row].half_sums[half];
+    let mut dots = [simd.no_dots(); ROWS];
+    if BITS == 4 {
+        for (idx, quad) in quads.iter().enumerate() {
+            let (low, high) = simd.nibbles(simd.load_bytes(quad));
+            for row in 0..ROWS {
+                let sum = simd.dot::<BITS>(dots[row], low, blocks[row].quad(idx));
+                dots[row] = simd.in_order(sum);
             }
-            dots[row] = simd.splat_int(-BIAS * sum);
+            for row in 0..ROWS {
+                let sum = simd.dot::<BITS>(dots[row], high, blocks[row].quad(idx + QUADS_PER_BLOCK / 2));
+                dots[row] = simd.in_order(sum);
+            }
+        }
+    } else {
+        let len = QUADS_PER_BLOCK / SCALES_PER_BLOCK;
+        for (idx, quad) in quads.iter().enumerate().skip(part * len).take(len) {
+            let weights = simd.load_bytes(quad);
+            for row in 0..ROWS {
+                let sum = simd.dot::<BITS>(dots[row], weights, blocks[row].quad(idx));
+                dots[row] = simd.in_order(sum);
+            }
         }
     }
     dots
-}
-
-#[inline(always)]
-fn scale<S: Simd, const ROWS: usize>(
-    simd: S,
-    sums: &mut [S::Floats; ROWS],
-    dots: [S::Ints; ROWS],
-    blocks: [&Block; ROWS],
-    scale: S::Floats,
-) {
-    for row in 0..ROWS {
-        let scaled = simd.mul(simd.to_floats(dots[row]), scale);
-        sums[row] = simd.mul_add(scaled, simd.splat(blocks[row].scale), sums[row]);
-    }
 }
 
 /// `output = finish(input · panelsᵀ)` for weights that are floats.
@@ -242,11 +228,15 @@ fn finish<S: Simd>(simd: S, sums: S::Floats, row: &mut [f32], column: usize, fin
     }
     let mut values = [0.0; LANES];
     simd.store(sums, &mut values);
+    finish_few(&values, row, bias, matches!(finish, Finish::Accumulate));
+}
+
+/// Fewer than sixteen columns, the last ones of a matrix.
+#[cold]
+#[inline(never)]
+fn finish_few(values: &[f32; LANES], row: &mut [f32], bias: &[f32], accumulate: bool) {
     for (idx, to) in row.iter_mut().enumerate() {
-        *to = match finish {
-            Finish::Store => values[idx],
-            Finish::Bias(_) => values[idx] + bias[idx],
-            Finish::Accumulate => *to + values[idx],
-        };
+        let before = if accumulate { *to } else { bias.get(idx).copied().unwrap_or(0.0) };
+        *to = before + values[idx];
     }
 }

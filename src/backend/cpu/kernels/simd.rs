@@ -36,8 +36,6 @@ pub(in crate::backend::cpu) trait Simd: Copy {
     /// Of `bf16`, as its bits.
     fn load_bf16(self, values: &[u16; LANES]) -> Self::Floats;
     fn store(self, values: Self::Floats, to: &mut [f32; LANES]);
-    /// Rounds to the nearest `f16`; what is too large for one becomes an infinity.
-    fn store_half(self, values: Self::Floats, to: &mut [HalfBits; LANES]);
     fn add(self, left: Self::Floats, right: Self::Floats) -> Self::Floats;
     fn sub(self, left: Self::Floats, right: Self::Floats) -> Self::Floats;
     fn mul(self, left: Self::Floats, right: Self::Floats) -> Self::Floats;
@@ -56,17 +54,28 @@ pub(in crate::backend::cpu) trait Simd: Copy {
     /// Added in pairs: halves, quarters, and so on.
     fn sum(self, values: Self::Floats) -> f32;
     fn maximum(self, values: Self::Floats) -> f32;
-    /// Rounds values in -128..=127 to the nearest whole number, ties to even.
-    fn to_i8(self, values: Self::Floats) -> [i8; LANES];
+    /// Rounds values in -128..=127 to the nearest whole number, ties to even; also their sum.
+    fn to_i8(self, values: Self::Floats) -> ([i8; LANES], i32);
 
-    fn splat_int(self, value: i32) -> Self::Ints;
-    fn to_floats(self, values: Self::Ints) -> Self::Floats;
     fn load_bytes(self, bytes: &[u8; 4 * LANES]) -> Self::Bytes;
     /// The low and the high four bits of each byte.
     fn nibbles(self, bytes: Self::Bytes) -> (Self::Bytes, Self::Bytes);
-    /// Adds to each lane the product of its four bytes, of which `BITS` bits are used, with `quad`; exact.
+    /// Sums of [`Simd::dot`] to begin with.
+    fn no_dots(self) -> Self::Ints;
+    /// Adds to each lane the product of its four bytes, of which `BITS` bits are used, with `quad`; exact
+    /// while sums are below 2^22.
     fn dot<const BITS: u32>(self, sums: Self::Ints, bytes: Self::Bytes, quad: [i8; 4]) -> Self::Ints;
+    /// The sums times `scale`, which has no more than 22 significant bits; rounded once.
+    fn scale_dots(self, sums: Self::Ints, scale: Self::Floats) -> Self::Floats;
+    /// The same sums, which the compiler may not compute later than those that are passed here later.
+    ///
+    /// Left to itself it does one row after another, and each `dot` waits for the one before it.
+    fn in_order(self, sums: Self::Ints) -> Self::Ints;
 }
+
+/// Where the sums of [`Simd::dot`] begin if they are never converted: the bits of this float plus a whole
+/// number are the bits of the float that is larger by it.
+pub(super) const DOTS_OFFSET: f32 = 12_582_912.0;
 
 /// A number as it lies in memory.
 pub(in crate::backend::cpu) trait Element: Copy + Send + Sync + 'static {

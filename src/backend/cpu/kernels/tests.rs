@@ -1,0 +1,308 @@
+//! Every instruction set this CPU has, against plain arithmetic.
+
+use super::{
+    Attend, BLOCK_LEN, Bf16Bits, Block, Element, Finish, FloatProduct, Gate, HalfBits, IntegerProduct, Isa,
+    LANES, Quantise, Query, RmsNorm,
+};
+use crate::backend::cpu::view::{View, ViewMut};
+use half::{bf16, f16};
+
+/// Numbers in -1.0..1.0 that differ for every `salt`.
+fn noise(len: usize, salt: u64) -> Vec<f32> {
+    let mut state = (salt + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut next = || {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn noise_bytes(len: usize, salt: u64) -> Vec<u8> {
+    noise(len, salt).into_iter().map(|value| ((value + 1.0) * 128.0) as u8).collect()
+}
+
+#[track_caller]
+fn assert_close(actual: &[f32], expected: &[f64], tolerance: f64) {
+    assert_eq!(actual.len(), expected.len());
+    for (idx, (&actual, expected)) in actual.iter().zip(expected).enumerate() {
+        let error = (f64::from(actual) - expected).abs();
+        assert!(error <= tolerance * expected.abs().max(1.0), "{idx}: {actual}, not {expected}");
+    }
+}
+
+/// Blocks whose every number is whole, so that sums of products are exact.
+fn whole_blocks(rows: usize, blocks: usize) -> Vec<Block> {
+    let quants = noise_bytes(rows * blocks * BLOCK_LEN, 3);
+    quants.chunks_exact(BLOCK_LEN).map(|bytes| Block::of_whole(|idx| (bytes[idx] as i8).max(-127))).collect()
+}
+
+/// Checks one form of integer weights; `quant` is where a panel's input and lane lie, and their bits.
+fn check_integers<E, const BITS: u32, const MINIMA: bool, const SCALES: usize, const BIAS: i32>(
+    of_whole: fn(i32) -> E,
+) where
+    E: Element,
+{
+    const ROWS: usize = 15;
+    const BLOCKS: usize = 3;
+    const PANELS: usize = 2;
+    const OUTPUTS: usize = PANELS * LANES - 5;
+    let bytes_per_quant = if BITS == 4 { 1 } else { 2 };
+    let mask = if BITS == 4 { 0xff } else { ((1u32 << BITS) - 1) as u8 };
+    let mut quants = noise_bytes(PANELS * BLOCKS * BLOCK_LEN * LANES * bytes_per_quant / 2, 1);
+    quants.iter_mut().for_each(|byte| *byte &= mask);
+    let scale_rows = SCALES * if MINIMA { 2 } else { 1 };
+    // Powers of two, and small enough that a sum stays below 2^24.
+    let scale_of = |idx: usize| 1 << (idx % 3);
+    let scales: Vec<E> =
+        (0..PANELS * BLOCKS * scale_rows * LANES).map(|idx| of_whole(scale_of(idx))).collect();
+    let rows = whole_blocks(ROWS, BLOCKS);
+
+    let weight = |output: usize, input: usize| {
+        let (panel, lane, block, at) = (output / LANES, output % LANES, input / BLOCK_LEN, input % BLOCK_LEN);
+        let (quad, byte) = (at / 4, at % 4);
+        let block = panel * BLOCKS + block;
+        let quant = if BITS == 4 {
+            let pair = quants[((block * 4 + quad % 4) * LANES + lane) * 4 + byte];
+            if quad < 4 { pair & 0xf } else { pair >> 4 }
+        } else {
+            quants[((block * 8 + quad) * LANES + lane) * 4 + byte]
+        };
+        let part = at * SCALES / BLOCK_LEN;
+        let scale = scale_of((block * scale_rows + part) * LANES + lane);
+        let minimum = if MINIMA { scale_of((block * scale_rows + 1) * LANES + lane) } else { 0 };
+        scale * (i32::from(quant) - BIAS) + minimum
+    };
+    let expected: Vec<f32> = (0..ROWS * OUTPUTS)
+        .map(|idx| {
+            let row = &rows[idx / OUTPUTS * BLOCKS..][..BLOCKS];
+            let product = |input: usize| {
+                weight(idx % OUTPUTS, input) * i32::from(row[input / BLOCK_LEN].quants[input % BLOCK_LEN])
+            };
+            (0..BLOCKS * BLOCK_LEN).map(product).sum::<i32>() as f32
+        })
+        .collect();
+
+    for isa in Isa::available() {
+        for first in 0..ROWS {
+            let count = ROWS - first;
+            let mut output = vec![f32::NAN; count * OUTPUTS];
+            isa.run(IntegerProduct::<'_, E, BITS, MINIMA, SCALES, BIAS> {
+                quants: &quants,
+                scales: &scales,
+                panels: 0..PANELS,
+                input: View::new(&rows[first * BLOCKS..], count, BLOCKS),
+                output: ViewMut::new(&mut output, count, OUTPUTS),
+                finish: Finish::Store,
+            });
+            assert_eq!(output, expected[first * OUTPUTS..], "{isa:?}, {BITS} bits, {count} rows");
+        }
+    }
+}
+
+#[test]
+fn integer_products_are_exact() {
+    let half = |whole: i32| f16::from_f32(whole as f32).to_bits();
+    let single = |whole: i32| whole as f32;
+    check_integers::<HalfBits, 4, false, 1, 8>(half);
+    check_integers::<HalfBits, 4, true, 1, 0>(half);
+    check_integers::<HalfBits, 8, false, 1, 128>(half);
+    check_integers::<f32, 4, true, 1, 0>(single);
+    check_integers::<f32, 5, true, 1, 0>(single);
+    check_integers::<f32, 6, false, 2, 32>(single);
+}
+
+#[test]
+fn the_largest_integers_do_not_overflow() {
+    for (quant, byte) in [(127, 255), (-127, 255), (-127, 0), (127, 0)] {
+        let row = [Block::of_whole(|_| quant)];
+        let expected = (i32::from(quant) * (byte - 128) * BLOCK_LEN as i32) as f32;
+        for isa in Isa::available() {
+            let mut output = [0.0; LANES];
+            isa.run(IntegerProduct::<'_, f32, 8, false, 1, 128> {
+                quants: &[byte as u8; BLOCK_LEN * LANES],
+                scales: &[1.0; LANES],
+                panels: 0..1,
+                input: View::new(&row, 1, 1),
+                output: ViewMut::new(&mut output, 1, LANES),
+                finish: Finish::Store,
+            });
+            assert_eq!(output, [expected; LANES], "{isa:?}");
+        }
+    }
+}
+
+fn check_floats<E: Element>(store: fn(f32) -> E, load: fn(E) -> f32) {
+    const ROWS: usize = 11;
+    const INPUTS: usize = 37;
+    const OUTPUTS: usize = LANES + 3;
+    let weights: Vec<E> = noise(2 * LANES * INPUTS, 1).into_iter().map(store).collect();
+    let (rows, bias) = (noise(ROWS * INPUTS, 2), noise(OUTPUTS, 3));
+    let product = |idx: usize| -> f64 {
+        let (row, output) = (&rows[idx / OUTPUTS * INPUTS..], idx % OUTPUTS);
+        let weight = |input: usize| load(weights[(output / LANES * INPUTS + input) * LANES + output % LANES]);
+        (0..INPUTS).map(|input| f64::from(weight(input)) * f64::from(row[input])).sum()
+    };
+    for isa in Isa::available() {
+        for finish in [Finish::Store, Finish::Bias(&bias), Finish::Accumulate] {
+            let run = |first: usize| {
+                let mut output = vec![0.25; (ROWS - first) * OUTPUTS];
+                isa.run(FloatProduct {
+                    weights: &weights,
+                    panels: 0..2,
+                    input: View::new(&rows[first * INPUTS..], ROWS - first, INPUTS),
+                    output: ViewMut::new(&mut output, ROWS - first, OUTPUTS),
+                    finish,
+                });
+                output
+            };
+            let all = run(0);
+            let expected = (0..ROWS * OUTPUTS).map(|idx| {
+                product(idx)
+                    + match finish {
+                        Finish::Store => 0.0,
+                        Finish::Bias(bias) => f64::from(bias[idx % OUTPUTS]),
+                        Finish::Accumulate => 0.25,
+                    }
+            });
+            assert_close(&all, &expected.collect::<Vec<_>>(), 2e-6);
+            for first in 1..ROWS {
+                assert!(run(first) == all[first * OUTPUTS..], "{isa:?}: fewer rows give other sums");
+            }
+        }
+    }
+}
+
+#[test]
+fn float_products_are_close_and_rows_do_not_matter() {
+    check_floats::<f32>(|value| value, |value| value);
+    check_floats::<HalfBits>(|value| f16::from_f32(value).to_bits(), |bits| f16::from_bits(bits).to_f32());
+    check_floats::<Bf16Bits>(
+        |value| Bf16Bits(bf16::from_f32(value).to_bits()),
+        |bits| bf16::from_bits(bits.0).to_f32(),
+    );
+}
+
+#[test]
+fn blocks_are_the_nearest_and_the_same_everywhere() {
+    let mut values = noise(64 * BLOCK_LEN, 7);
+    values[..BLOCK_LEN].fill(0.0);
+    values[BLOCK_LEN..2 * BLOCK_LEN].iter_mut().for_each(|value| *value *= 1e-20);
+    let quantised = Isa::available().map(|isa| {
+        let mut blocks = vec![Block::default(); 64];
+        isa.run(Quantise { values: &values, blocks: &mut blocks });
+        blocks
+    });
+    let quantised: Vec<_> = quantised.collect();
+    for blocks in &quantised {
+        assert_eq!(blocks, &quantised[0]);
+    }
+    for (block, values) in quantised[0].iter().zip(values.chunks_exact(BLOCK_LEN)) {
+        for (&quant, value) in block.quants.iter().zip(values) {
+            let error = (f32::from(quant) * block.scale - value).abs();
+            assert!(error <= 0.5001 * block.scale, "{value} is not {quant} times {}", block.scale);
+        }
+        let sum: f32 = block.quants.iter().map(|&quant| f32::from(quant)).sum();
+        assert_eq!(block.scaled_sum, block.scale * sum);
+    }
+}
+
+#[test]
+fn what_is_no_number_does_no_harm() {
+    for isa in Isa::available() {
+        for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX] {
+            let mut block = [Block::default()];
+            isa.run(Quantise { values: &[wrong; BLOCK_LEN], blocks: &mut block });
+        }
+    }
+}
+
+#[test]
+fn norms_and_gates_are_close() {
+    let (input, weight) = (noise(96, 1), noise(96, 2));
+    let mean = input.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>() / 96.0;
+    let normed = input
+        .iter()
+        .zip(&weight)
+        .map(|(&value, &weight)| f64::from(value) / (mean + 1e-5).sqrt() * f64::from(weight));
+    let normed: Vec<f64> = normed.collect();
+    // Where the exponential is largest, smallest and in between; not whole vectors.
+    let gates: Vec<f32> = noise(1003, 3).into_iter().map(|value| value * 120.0).collect();
+    let ups = noise(1003, 4);
+    let gated = gates
+        .iter()
+        .zip(&ups)
+        .map(|(&gate, &up)| f64::from(gate) / (1.0 + (-f64::from(gate)).exp()) * f64::from(up));
+    let gated: Vec<f64> = gated.collect();
+    for isa in Isa::available() {
+        let (mut floats, mut blocks) = ([0.0; 96], [Block::default(); 3]);
+        let (input, weight) = (&input[..], &weight[..]);
+        isa.run(RmsNorm { input, weight, epsilon: 1e-5, floats: &mut floats, blocks: &mut blocks });
+        assert_close(&floats, &normed, 1e-6);
+        let mut expected = [Block::default(); 3];
+        isa.run(Quantise { values: &floats, blocks: &mut expected });
+        assert_eq!(blocks, expected, "{isa:?}");
+        let mut gate = gates.clone();
+        isa.run(Gate { gate: &mut gate, up: &ups });
+        assert_close(&gate, &gated, 1e-6);
+    }
+}
+
+fn check_attention<E: Element>(store: fn(f32) -> E, load: fn(E) -> f32, head_dim: usize) {
+    const POSITIONS: usize = 304;
+    let padded_dim = head_dim.next_multiple_of(LANES);
+    let mut keys: Vec<E> = noise(POSITIONS * head_dim, 1).into_iter().map(store).collect();
+    let mut values: Vec<E> = noise(POSITIONS * padded_dim, 2).into_iter().map(store).collect();
+    // What lies behind the longest query must not be seen.
+    let longest = 301;
+    for position in longest..POSITIONS {
+        for dim in 0..head_dim {
+            keys[(position / 16 * head_dim + dim) * 16 + position % 16] = store(60_000.0);
+        }
+        values[position * padded_dim..][..padded_dim].fill(store(60_000.0));
+    }
+    let lens = [1, 15, 16, 17, 127, 128, 129, 256, 300, longest];
+    let queries: Vec<Vec<f32>> = (0..lens.len()).map(|idx| noise(head_dim, 10 + idx as u64)).collect();
+    let expected = |query: usize| -> Vec<f64> {
+        let score = |position: usize| -> f64 {
+            let key = |dim: usize| keys[(position / 16 * head_dim + dim) * 16 + position % 16];
+            let product = |dim: usize| f64::from(load(key(dim))) * f64::from(queries[query][dim]);
+            (0..head_dim).map(product).sum()
+        };
+        let weights: Vec<f64> = (0..lens[query]).map(|position| score(position).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let mixed = |dim: usize| -> f64 {
+            let value = |position: usize| f64::from(load(values[position * padded_dim + dim]));
+            weights.iter().enumerate().map(|(position, weight)| weight * value(position)).sum()
+        };
+        (0..padded_dim).map(|dim| mixed(dim) / total).collect()
+    };
+    for isa in Isa::available() {
+        let run = |which: std::ops::Range<usize>| {
+            let queries: Vec<_> =
+                which.map(|idx| Query { values: &queries[idx], positions: lens[idx] }).collect();
+            let mut output = vec![0.0; queries.len() * padded_dim];
+            let (keys, values) = (&keys[..], &values[..]);
+            isa.run(Attend { queries: &queries, keys, values, padded_dim, output: &mut output });
+            output
+        };
+        let all = run(0..lens.len());
+        for query in 0..lens.len() {
+            let found = &all[query * padded_dim..][..padded_dim];
+            assert_close(found, &expected(query), 3e-6);
+            assert!(run(query..query + 1) == found, "{isa:?}: a query alone finds something else");
+        }
+        assert!(run(3..7) == all[3 * padded_dim..7 * padded_dim], "{isa:?}: others beside it matter");
+    }
+}
+
+#[test]
+fn attention_is_close_and_others_do_not_matter() {
+    let (store, load) = (|value| f16::from_f32(value).to_bits(), |bits| f16::from_bits(bits).to_f32());
+    for head_dim in [8, 64, 80] {
+        check_attention::<f32>(|value| value, |value| value, head_dim);
+        check_attention::<HalfBits>(store, load, head_dim);
+    }
+}
