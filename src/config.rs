@@ -95,8 +95,8 @@ settings! {
     model: String = "smollm2-135m-instruct".to_owned(), "MODEL";
     /// The folder with one folder a model
     models_dir: String = "models".to_owned(), "DIR";
-    /// What runs it
-    backend: String = "candle".to_owned(), "NAME";
+    /// What runs it: cpu, or candle, the plain and slow reference
+    backend: String = "cpu".to_owned(), "NAME";
     /// Requests that are written at the same time
     slots: usize = 4, "N";
     /// Tokens that a prompt and its reply may take together; 0: as many as the model was made for, at most 2048

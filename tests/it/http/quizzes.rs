@@ -23,7 +23,7 @@ const SOURCE: &str = "The Moon is Earth's only natural satellite. It orbits Eart
 fn start() -> Router {
     let options =
         OpenOptions { slots: 2, context_len: 2048, max_step_tokens: 256, weights: WeightsForm::Auto };
-    let backend = backend::open("candle", &MODEL, &options).unwrap();
+    let backend = backend::open("cpu", &MODEL, &options).unwrap();
     let metrics = Arc::new(Metrics::new(NAME));
     let engine = Engine::start(backend, EngineOptions::default(), Arc::clone(&metrics));
     let generator = Generator::new(&MODEL, engine).unwrap();
