@@ -256,6 +256,75 @@ def make_gguf(seed, name, config, kind):
     write_golden(FIXTURES / f"{name}.json", values)
 
 
+def model_of_gguf(reader, config):
+    """The model with the weights of a GGUF file whose head is tied, dequantised."""
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    state = {}
+    for name in model.state_dict():
+        if name != "lm_head.weight":
+            tensor = tensors[gguf_name(name)]
+            values, heads = gguf.quants.dequantize(tensor.data, tensor.tensor_type), permuted_heads(name, config)
+            values = numpy.ascontiguousarray(unpermuted(values, heads) if heads else values)
+            state[name] = torch.from_numpy(values.copy())
+    model.load_state_dict(state, strict=False)
+    model.tie_weights()
+    return model
+
+
+# --- adapters
+
+
+def make_adapter(seed, name, base, rank, alpha):
+    """An adapter in both forms, and golden values of the base with it: W + alpha / rank B A, as PEFT has it."""
+    model, random = base(), torch.Generator().manual_seed(seed)
+    config = model.config
+    folder = FIXTURES / name
+    writer = gguf.GGUFWriter(FIXTURES / f"{name}.gguf", config.model_type)
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", alpha)
+    tensors, modules = {}, set()
+    for module, linear in model.named_modules():
+        if not isinstance(linear, torch.nn.Linear) or module == "lm_head":
+            continue
+        modules.add(module.rsplit(".", 1)[-1])
+        rows, columns = linear.weight.shape
+        a = torch.randn(rank, columns, generator=random) / columns**0.5
+        b = torch.randn(rows, rank, generator=random) / rank**0.5
+        tensors[f"base_model.model.{module}.lora_A.weight"] = a
+        tensors[f"base_model.model.{module}.lora_B.weight"] = b
+        heads = permuted_heads(f"{module}.weight", config)
+        writer.add_tensor(gguf_name(f"{module}.weight") + ".lora_a", a.numpy())
+        writer.add_tensor(gguf_name(f"{module}.weight") + ".lora_b", permuted(b.numpy(), heads) if heads else b.numpy())
+        linear.weight.data += alpha / rank * (b @ a)
+    values = golden(model, random_prompts(config.vocab_size, seed))
+
+    folder.mkdir(exist_ok=True)
+    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+    fields = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "bias": "none", "target_modules": sorted(modules)}
+    (folder / "adapter_config.json").write_text(json.dumps(fields, indent=2) + "\n")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    write_golden(FIXTURES / f"{name}.json", values)
+
+
+def folder_base():
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        FIXTURES / "llama", torch_dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+
+
+def gguf_base():
+    return model_of_gguf(gguf.GGUFReader(FIXTURES / "gguf-Q4_1.gguf"), tiny_gguf_config())
+
+
+def tiny_gguf_config():
+    return tiny_config("llama", num_hidden_layers=1, hidden_size=64, intermediate_size=96, tie_word_embeddings=True)
+
+
 # --- SmolLM2
 
 # Token by token.
@@ -281,17 +350,7 @@ def smollm2(path):
         rope_theta=field("llama.rope.freq_base"),
         tie_word_embeddings=True,
     )
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
-    state = {}
-    for name in model.state_dict():
-        if name != "lm_head.weight":
-            tensor = tensors[gguf_name(name)]
-            values, heads = gguf.quants.dequantize(tensor.data, tensor.tensor_type), permuted_heads(name, config)
-            values = numpy.ascontiguousarray(unpermuted(values, heads) if heads else values)
-            state[name] = torch.from_numpy(values.copy())
-    model.load_state_dict(state, strict=False)
-    model.tie_weights()
+    model = model_of_gguf(reader, config)
 
     ids = {token: id for id, token in enumerate(field("tokenizer.ggml.tokens"))}
     prompts = [[ids[token] for token in prompt.split()] for prompt in SMOLLM2_PROMPTS]
@@ -313,14 +372,15 @@ def main():
     draw(make_gguf, "gguf-qwen2", tiny_config("qwen2"), Type.F16)
     draw(make_gguf, "gguf-qwen3", tiny_config("qwen3", head_dim=16), Type.F16)
     for kind in (Type.F32, Type.F16, Type.BF16, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0):
-        config = tiny_config("llama", num_hidden_layers=1, hidden_size=64, intermediate_size=96, tie_word_embeddings=True)
-        draw(make_gguf, f"gguf-{kind.name}", config, kind)
+        draw(make_gguf, f"gguf-{kind.name}", tiny_gguf_config(), kind)
     for kind in (Type.Q4_K, Type.Q5_K, Type.Q6_K):
         config = tiny_config(
             "llama", num_hidden_layers=1, hidden_size=256, intermediate_size=256, num_attention_heads=4,
             num_key_value_heads=2, head_dim=8, tie_word_embeddings=True,
         )  # fmt: skip
         draw(make_gguf, f"gguf-{kind.name}", config, kind)
+    draw(make_adapter, "lora-of-llama", folder_base, 3, 4)
+    draw(make_adapter, "lora-of-gguf-Q4_1", gguf_base, 4, 8)
     smollm2(sys.argv[1])
 
 

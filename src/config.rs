@@ -93,6 +93,8 @@ settings! {
     ModelSettings, ModelFlags, "Model and engine";
     /// The model: a name in the models folder, a GGUF file or a Hugging Face folder
     model: String = "smollm2-135m-instruct".to_owned(), "MODEL";
+    /// A LoRA adapter to merge into the model: a PEFT folder or a GGUF file
+    adapter: String = String::new(), "PATH";
     /// The folder with one folder a model
     models_dir: String = "models".to_owned(), "DIR";
     /// What runs it: cpu, or candle, the plain and slow reference

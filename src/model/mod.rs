@@ -1,6 +1,7 @@
 //! What a model is: its config, its graph and its weights, read from a GGUF file or a Hugging Face
 //! folder. Uses no other room. Absent: devices, tensors of any framework, tokenisation.
 
+mod adapter;
 mod arch;
 mod config;
 mod dequantise;
@@ -17,11 +18,12 @@ pub use arch::Architecture;
 pub use config::{ModelConfig, Rope, RopeScaling};
 pub use gguf::{GgufMetadata, MetadataValue};
 pub use graph::{AttentionShape, CacheShape, Graph, Node, NodeId, Pairing, Weight, WeightId};
-pub use manifest::{Manifest, Source};
+pub use manifest::{Download, Manifest, QuizTexts, Source, Weights};
 pub use tensor_type::TensorType;
 pub use weight_name::{Part, WeightName};
 pub use weights::StoredTensor;
 
+use adapter::Adapter;
 use gguf::GgufFile;
 use std::path::{Path, PathBuf};
 use weights::TensorFiles;
@@ -42,6 +44,9 @@ pub struct Model {
     /// `None` for a folder.
     metadata: Option<GgufMetadata>,
     chat_template: Option<String>,
+    quiz_texts: Option<QuizTexts>,
+    /// What is merged into the weights, in that order.
+    adapters: Vec<PathBuf>,
 }
 
 impl Model {
@@ -56,17 +61,32 @@ impl Model {
             // A folder's name may have dots (`Llama-3.2-1B`).
             let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
             let name = name.unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-            return Self::open_path(name, path, None);
+            return Self::open_path(name, path);
         }
-        let manifest = Manifest::read(models_dir, spec)?;
-        let path = manifest.file_path();
-        if !path.is_file() {
-            return Err(ModelError::NotPulled { name: manifest.name, path });
-        }
-        Self::open_path(manifest.name, &path, manifest.chat_template)
+        Self::open_manifest(Manifest::read(models_dir, spec)?, models_dir)
     }
 
-    fn open_path(name: String, path: &Path, chat_template: Option<String>) -> Result<Self, ModelError> {
+    fn open_manifest(manifest: Manifest, models_dir: &Path) -> Result<Self, ModelError> {
+        let mut model = match &manifest.weights {
+            Weights::Downloaded(download) => {
+                let path = manifest.folder.join(&download.file);
+                if !path.is_file() {
+                    return Err(ModelError::NotPulled { name: manifest.name, path });
+                }
+                Self::open_path(manifest.name, &path)?
+            }
+            Weights::Adapted { adapter, .. } => {
+                let base = manifest.base(models_dir)?.expect("an adapted model has a base");
+                let base = Self::open_manifest(base, models_dir)?;
+                Self { name: manifest.name, ..base.with_adapter(&manifest.folder.join(adapter))? }
+            }
+        };
+        model.chat_template = manifest.chat_template.or(model.chat_template);
+        model.quiz_texts = manifest.quiz.or(model.quiz_texts);
+        Ok(model)
+    }
+
+    fn open_path(name: String, path: &Path) -> Result<Self, ModelError> {
         let (config, tensors, metadata) = if path.is_dir() {
             (config::from_folder(path)?, TensorFiles::from_folder(path)?, None)
         } else {
@@ -76,7 +96,37 @@ impl Model {
         };
         let graph = config.architecture.graph(&config);
         let weights = tensors.resolve(&graph)?;
-        Ok(Self { name, path: path.to_path_buf(), config, graph, weights, tensors, metadata, chat_template })
+        let (chat_template, quiz_texts, adapters) = (None, None, Vec::new());
+        let path = path.to_path_buf();
+        Ok(Self {
+            name,
+            path,
+            config,
+            graph,
+            weights,
+            tensors,
+            metadata,
+            chat_template,
+            quiz_texts,
+            adapters,
+        })
+    }
+
+    /// The model with a LoRA adapter merged in: a PEFT folder or its safetensors file, or a GGUF file.
+    /// It is named after both.
+    ///
+    /// # Errors
+    /// [`ModelError::Invalid`]: the adapter is damaged, made for another model, or does more than add a
+    /// product to weights.
+    pub fn with_adapter(mut self, path: &Path) -> Result<Self, ModelError> {
+        for (weight, update) in Adapter::open(path)?.updates(&self)? {
+            self.tensors.merge(self.graph.weights()[weight].name, update);
+        }
+        self.weights = self.tensors.resolve(&self.graph)?;
+        let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
+        self.name = format!("{}+{}", self.name, stem.unwrap_or(path.as_os_str()).to_string_lossy());
+        self.adapters.push(path.to_path_buf());
+        Ok(self)
     }
 
     /// The tensor of one of the graph's weights; its shape is the one the graph expects.
@@ -95,6 +145,16 @@ impl Model {
             Some(metadata) => TextSource::Gguf(metadata),
             None => TextSource::Folder(&self.path),
         }
+    }
+
+    /// The adapters merged into the weights.
+    pub fn adapters(&self) -> &[PathBuf] {
+        &self.adapters
+    }
+
+    /// What the manifest says a quiz is asked for with, if it does.
+    pub fn quiz_texts(&self) -> Option<&QuizTexts> {
+        self.quiz_texts.as_ref()
     }
 
     /// The manifest's chat template, if it overrides the model's.

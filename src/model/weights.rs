@@ -10,13 +10,19 @@ use super::{
     mapped::MappedFile,
     weight_name::{Naming, Part, WeightName},
 };
+use rayon::prelude::*;
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashSet},
     ops::Range,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// A tensor on disk: cheap to clone, decoded when asked.
+///
+/// What adapters add to it is merged in when it is read. A merged tensor is `f32`: in the base's few bits
+/// it would lose what the adapter learnt, and a backend that wants fewer bits makes them itself.
 #[derive(Clone)]
 pub struct StoredTensor {
     file: MappedFile,
@@ -26,6 +32,35 @@ pub struct StoredTensor {
     /// Outermost dimension first; a row of the innermost is whole blocks.
     shape: Vec<usize>,
     range: Range<usize>,
+    updates: Vec<Update>,
+}
+
+/// What an adapter adds to a matrix: `b · a`, in `f32`.
+#[derive(Clone)]
+pub(super) struct Update {
+    /// `[rank, columns]`
+    a: Arc<[f32]>,
+    /// `[rows, rank]`, the adapter's scale included.
+    b: Arc<[f32]>,
+}
+
+impl Update {
+    pub(super) fn new(a: Arc<[f32]>, b: Arc<[f32]>) -> Self {
+        Self { a, b }
+    }
+
+    /// Adds its part to whole rows of the matrix, from `first` on.
+    fn add_to(&self, first: usize, columns: usize, values: &mut [f32]) {
+        let rank = self.a.len() / columns;
+        let coefficients = self.b[first * rank..].par_chunks_exact(rank);
+        values.par_chunks_exact_mut(columns).zip(coefficients).for_each(|(row, coefficients)| {
+            for (a, coefficient) in self.a.chunks_exact(columns).zip(coefficients) {
+                for (value, a) in row.iter_mut().zip(a) {
+                    *value += coefficient * a;
+                }
+            }
+        });
+    }
 }
 
 impl StoredTensor {
@@ -34,8 +69,9 @@ impl StoredTensor {
         &self.name
     }
 
+    /// F32 if an adapter is merged into it.
     pub fn tensor_type(&self) -> TensorType {
-        self.tensor_type
+        if self.updates.is_empty() { self.tensor_type } else { TensorType::F32 }
     }
 
     /// Outermost dimension first.
@@ -47,8 +83,20 @@ impl StoredTensor {
         self.shape.iter().product()
     }
 
-    /// The blocks as they lie in the file, row after row.
-    pub fn bytes(&self) -> &[u8] {
+    /// The blocks of its type, row after row: as they lie in the file, unless an adapter is merged in.
+    pub fn bytes(&self) -> Cow<'_, [u8]> {
+        if self.updates.is_empty() {
+            return Cow::Borrowed(self.bytes_in_file());
+        }
+        Cow::Owned(self.to_f32().into_iter().flat_map(f32::to_le_bytes).collect())
+    }
+
+    /// How many bytes its blocks are.
+    pub fn byte_len(&self) -> usize {
+        self.elements() / self.tensor_type().block_len() * self.tensor_type().block_bytes()
+    }
+
+    fn bytes_in_file(&self) -> &[u8] {
         &self.file.bytes()[self.range.clone()]
     }
 
@@ -60,7 +108,7 @@ impl StoredTensor {
     /// All values, row-major.
     pub fn to_f32(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.elements()];
-        dequantise(self.tensor_type, self.bytes(), &mut values);
+        self.read_rows(0, &mut values);
         values
     }
 
@@ -72,8 +120,11 @@ impl StoredTensor {
         let row_len = *self.shape.last().expect("a tensor has a dimension");
         assert!(values.len().is_multiple_of(row_len), "whole rows");
         let byte_len = |values: usize| values / self.tensor_type.block_len() * self.tensor_type.block_bytes();
-        let bytes = &self.bytes()[byte_len(first * row_len)..][..byte_len(values.len())];
+        let bytes = &self.bytes_in_file()[byte_len(first * row_len)..][..byte_len(values.len())];
         dequantise(self.tensor_type, bytes, values);
+        for update in &self.updates {
+            update.add_to(first, row_len, values);
+        }
     }
 }
 
@@ -94,6 +145,7 @@ impl TensorFiles {
                 tensor_type: tensor.tensor_type,
                 shape: tensor.shape.clone(),
                 range: tensor.bytes.clone(),
+                updates: Vec::new(),
             };
             (tensor.name.clone(), stored)
         });
@@ -104,6 +156,18 @@ impl TensorFiles {
     pub(super) fn from_folder(folder: &Path) -> Result<Self, ModelError> {
         let tensors = safetensors_files::open(folder)?;
         Ok(Self { path: folder.to_path_buf(), naming: Naming::HuggingFace, tensors })
+    }
+
+    /// Opens one safetensors file.
+    pub(super) fn from_safetensors(path: &Path) -> Result<Self, ModelError> {
+        let tensors = safetensors_files::open_file(path)?;
+        Ok(Self { path: path.to_path_buf(), naming: Naming::HuggingFace, tensors })
+    }
+
+    /// Merges what an adapter adds into a weight of the model.
+    pub(super) fn merge(&mut self, name: WeightName, update: Update) {
+        let tensor = self.tensors.get_mut(&name.in_file(self.naming));
+        tensor.expect("the graph's weights are resolved").updates.push(update);
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&StoredTensor> {

@@ -82,6 +82,7 @@ fn errors_name_what_is_wrong() {
         (&["serve", "--backend", "abacus"], "abacus"),
         (&["serve", "--log-level", "a=b=c"], "log_level"),
         (&["serve", "--host", "256.0.0.1"], "256.0.0.1"),
+        (&["serve", "--adapter", "no-such-adapter"], "no-such-adapter"),
         (&["generate"], "--topic"),
         (&["generate", "--topic", "a", "--source", "b"], "--source"),
         (&["generate", "--topic", "a", "--count", "0"], "count"),

@@ -69,7 +69,7 @@ fn golden(name: &str) -> Golden {
 /// The backends that compute in `f32` when weights are decoded to it.
 const BACKENDS: [&str; 2] = ["candle", "cpu"];
 
-fn check_golden(model: &Model, name: &str) {
+pub(crate) fn check_golden(model: &Model, name: &str) {
     BACKENDS.into_iter().for_each(|backend| check_golden_of(backend, model, name));
 }
 

@@ -1,5 +1,6 @@
 //! Everything through a public door: one binary, a module a theme.
 
+mod adapters;
 mod cli;
 mod clients;
 mod contract;

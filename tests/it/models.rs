@@ -128,7 +128,7 @@ fn a_backend_opens_as_asked_or_not_at_all() {
     assert_eq!(backend::open("candle", &model, &sound).unwrap().limits().context_len, 256);
 }
 
-fn copied_folder(name: &str) -> tempfile::TempDir {
+pub(crate) fn copied_folder(name: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for file in std::fs::read_dir(fixture_path(name)).unwrap() {
         let file = file.unwrap();
@@ -217,7 +217,7 @@ fn outcome(path: &Path) -> Result<(), String> {
 }
 
 /// A few wrongs done to a file, mostly where its header is.
-fn corrupted(sound: &[u8], seed: u64) -> Vec<u8> {
+pub(crate) fn corrupted(sound: &[u8], seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut random = |below: usize| {
         // xorshift64*

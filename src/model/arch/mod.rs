@@ -5,7 +5,11 @@ mod llama;
 mod qwen2;
 mod qwen3;
 
-use super::{config::ModelConfig, graph::Graph};
+use super::{
+    config::ModelConfig,
+    graph::{Graph, Pairing},
+    weight_name::Naming,
+};
 
 /// The model families that can be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +36,15 @@ impl Architecture {
 
     pub(super) fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|architecture| architecture.name() == name)
+    }
+
+    /// How rotation pairs the rows of queries and keys in a form of file: llama.cpp's converter moves
+    /// those of llama next to each other.
+    pub(super) fn pairing(self, naming: Naming) -> Pairing {
+        match (self, naming) {
+            (Self::Llama, Naming::Gguf) => Pairing::Adjacent,
+            _ => Pairing::Halves,
+        }
     }
 
     /// Writes the model down.

@@ -4,10 +4,9 @@
 
 use super::{FieldNames, Fields, ModelConfig, Rope, RopeScaling, brief};
 use crate::model::{
-    Architecture, MetadataValue, ModelError, TensorType,
+    MetadataValue, ModelError, TensorType,
     gguf::GgufFile,
-    graph::Pairing,
-    weight_name::{Part, WeightName},
+    weight_name::{Naming, Part, WeightName},
     weights::{ROPE_FACTORS, TensorFiles},
 };
 
@@ -43,10 +42,7 @@ pub(in crate::model) fn from_gguf(gguf: &GgufFile, tensors: &TensorFiles) -> Res
             return Err(fields.fault(&key(same), reason));
         }
     }
-    let pairing = match architecture {
-        Architecture::Llama => Pairing::Adjacent,
-        Architecture::Qwen2 | Architecture::Qwen3 => Pairing::Halves,
-    };
+    let pairing = architecture.pairing(Naming::Gguf);
     let config = ModelConfig {
         architecture,
         vocab_size,

@@ -20,10 +20,8 @@ struct Index {
 
 pub(super) fn open(folder: &Path) -> Result<BTreeMap<String, StoredTensor>, ModelError> {
     let index_path = folder.join(INDEX_FILE);
-    let mut tensors = BTreeMap::new();
     if !index_path.is_file() {
-        add_file(&mut tensors, &folder.join(SINGLE_FILE))?;
-        return Ok(tensors);
+        return open_file(&folder.join(SINGLE_FILE));
     }
 
     let invalid = |field: &str, reason: String| ModelError::Invalid {
@@ -32,6 +30,7 @@ pub(super) fn open(folder: &Path) -> Result<BTreeMap<String, StoredTensor>, Mode
         reason,
     };
     let index: Index = json::read(&index_path)?;
+    let mut tensors = BTreeMap::new();
     let shards: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
     for shard in shards {
         if !is_plain_name(shard) {
@@ -44,6 +43,12 @@ pub(super) fn open(folder: &Path) -> Result<BTreeMap<String, StoredTensor>, Mode
             return Err(invalid(&format!("tensor {name}"), format!("`{shard}` does not hold it")));
         }
     }
+    Ok(tensors)
+}
+
+pub(super) fn open_file(path: &Path) -> Result<BTreeMap<String, StoredTensor>, ModelError> {
+    let mut tensors = BTreeMap::new();
+    add_file(&mut tensors, path)?;
     Ok(tensors)
 }
 
@@ -73,6 +78,7 @@ fn add_file(tensors: &mut BTreeMap<String, StoredTensor>, path: &Path) -> Result
             tensor_type,
             shape: info.shape.clone(),
             range: data_start + start..data_start + end,
+            updates: Vec::new(),
         };
         if tensors.contains_key(&name) {
             return Err(invalid(field(), "another file holds it too".to_owned()));
