@@ -7,8 +7,8 @@ use crate::engine::{Engine, EngineOptions};
 use crate::generation::Generator;
 use crate::library::Library;
 use crate::metrics::Metrics;
-use crate::model::Model;
-use crate::quiz::QuizService;
+use crate::model::{Model, QuizTexts};
+use crate::quiz::{PromptTemplates, QuizService};
 use anyhow::{Context, Result};
 use std::path::Path;
 use std::sync::Arc;
@@ -58,6 +58,11 @@ impl Loaded {
         let mut quizzes = QuizService::new(generator.clone(), Arc::clone(&metrics));
         if let Some(library) = &library {
             quizzes = quizzes.with_library(library.clone());
+        }
+        if let Some(QuizTexts { languages, system, user }) = model.quiz_texts() {
+            let templates = PromptTemplates::new(languages.clone(), system.clone(), user)
+                .with_context(|| format!("the manifest of the model {name} cannot be used"))?;
+            quizzes = quizzes.with_templates(templates);
         }
         tracing::info!(
             model = model.name,

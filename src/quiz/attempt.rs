@@ -47,6 +47,7 @@ impl QuizPlan {
             language: &spec.language,
             audience: spec.audience.as_deref(),
             exclude: &spec.exclude,
+            templates: self.templates.as_deref(),
         };
         let grammar = ItemGrammar {
             kind: item.kind,
@@ -215,7 +216,7 @@ mod tests {
     fn plan(kind: &str, seed: u64) -> QuizPlan {
         let request = serde_json::json!({"source": SOURCE, "count": 2, "kind": kind, "seed": seed});
         let request = serde_json::from_value::<QuizRequest>(request).unwrap();
-        let capacity = Capacity { context_len: 2048, count_tokens: &|text| text.len() };
+        let capacity = Capacity { context_len: 2048, count_tokens: &|text| text.len(), templates: None };
         QuizPlan::new(QuizSpec::try_from(request).unwrap(), None, &capacity).unwrap()
     }
 

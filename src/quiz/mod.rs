@@ -11,6 +11,7 @@ mod item;
 mod language;
 mod plan;
 mod prompt;
+mod prompt_templates;
 mod script;
 mod seed;
 mod service;
@@ -22,6 +23,7 @@ mod writer;
 
 pub use item::{Answer, Check, Citation, Evidence, ItemStatus, QuizItem, RejectReason};
 pub use language::Language;
+pub use prompt_templates::{PromptTemplates, TemplateError};
 pub use service::{QuizCreated, QuizEvent, QuizService, QuizStream, QuizSummary, QuizTimings, QuizUsage};
 pub use source::{Sentence, Source, Worth};
 pub use spec::{

@@ -4,15 +4,18 @@
 use super::grammar::json_inner;
 use super::ground::{Excerpt, Ground};
 use super::prompt::{About, ItemPrompt};
+use super::prompt_templates::PromptTemplates;
 use super::seed::{Purpose, derive};
 use super::spec::{ItemKind, QuizSpec};
 use crate::library::{Library, LibraryError};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A quiz before its first item is written.
-#[derive(Debug)]
 pub(super) struct QuizPlan {
     pub(super) spec: QuizSpec,
+    /// The model's own, if it has some.
+    pub(super) templates: Option<Arc<PromptTemplates>>,
     pub(super) items: Vec<ItemPlan>,
 }
 
@@ -27,11 +30,12 @@ pub(super) struct ItemPlan {
     pub(super) max_new_tokens: usize,
 }
 
-/// What the model can take.
+/// What the model can take, and how it is asked.
 pub(super) struct Capacity<'a> {
     pub(super) context_len: usize,
     /// Tokens a text takes.
     pub(super) count_tokens: &'a dyn Fn(&str) -> usize,
+    pub(super) templates: Option<&'a Arc<PromptTemplates>>,
 }
 
 /// Room for what the model writes itself, evidence aside.
@@ -72,7 +76,7 @@ impl QuizPlan {
                 excerpt.candidates.retain(|idx| excerpt.shown.contains(idx));
             }
         }
-        Ok(Self { items, spec })
+        Ok(Self { items, spec, templates: capacity.templates.cloned() })
     }
 }
 
@@ -109,6 +113,7 @@ fn instruction_tokens(item: &ItemPlan, spec: &QuizSpec, capacity: &Capacity<'_>)
         language: &spec.language,
         audience: spec.audience.as_deref(),
         exclude: &spec.exclude,
+        templates: capacity.templates.map(Arc::as_ref),
     };
     let messages = prompt.messages();
     TEMPLATE_TOKENS + messages.iter().map(|message| (capacity.count_tokens)(&message.content)).sum::<usize>()
@@ -155,7 +160,8 @@ mod tests {
         };
         let spec = QuizSpec::try_from(request).unwrap();
         let count_tokens = |text: &str| text.chars().count() * tokens_per_char;
-        QuizPlan::new(spec, None, &Capacity { context_len, count_tokens: &count_tokens }).unwrap()
+        QuizPlan::new(spec, None, &Capacity { context_len, count_tokens: &count_tokens, templates: None })
+            .unwrap()
     }
 
     fn excerpt(item: &ItemPlan) -> &Excerpt {

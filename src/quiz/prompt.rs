@@ -2,6 +2,7 @@
 //! is made once, and what is asked of this item last.
 
 use super::language::Language;
+use super::prompt_templates::PromptTemplates;
 use super::spec::{Difficulty, ItemKind};
 use crate::text::{ChatMessage, Role};
 
@@ -16,6 +17,8 @@ pub(super) struct ItemPrompt<'a> {
     pub(super) audience: Option<&'a str>,
     /// Not to be asked again; the last few are shown.
     pub(super) exclude: &'a [String],
+    /// The model's own, if it has some.
+    pub(super) templates: Option<&'a PromptTemplates>,
 }
 
 #[derive(Clone, Copy)]
@@ -34,6 +37,9 @@ const MAX_SHOWN_CHARS: usize = 120;
 
 impl ItemPrompt<'_> {
     pub(super) fn messages(&self) -> Vec<ChatMessage> {
+        if let Some(templates) = self.templates.filter(|templates| templates.speak(self.language)) {
+            return templates.messages(self);
+        }
         let words = if self.language.code() == "ja" { &JAPANESE } else { &ENGLISH };
         let (system, subject) = match self.about {
             About::Topic { topic, .. } => (words.topic_system, format!("{}{topic}", words.topic)),
@@ -232,6 +238,7 @@ mod tests {
             language,
             audience: None,
             exclude: &[],
+            templates: None,
         }
     }
 

@@ -4,6 +4,7 @@
 use super::checks::{Asked, is_excluded, is_repeat};
 use super::item::{Check, QuizItem, RejectReason};
 use super::plan::QuizPlan;
+use super::prompt_templates::PromptTemplates;
 use super::spec::{QuizSpec, Subject};
 use super::writer::{Reply, Writer};
 use crate::engine::{EngineError, SequenceSummary};
@@ -23,6 +24,7 @@ pub struct QuizService {
     writer: Arc<dyn Writer>,
     library: Option<Library>,
     metrics: Arc<Metrics>,
+    templates: Option<Arc<PromptTemplates>>,
 }
 
 /// What a quiz stream yields: `Created`, then `Item`s in order of index, then one `Completed` or `Failed`.
@@ -90,7 +92,7 @@ impl QuizService {
     }
 
     fn with_writer(writer: Arc<dyn Writer>, metrics: Arc<Metrics>) -> Self {
-        Self { writer, library: None, metrics }
+        Self { writer, library: None, metrics, templates: None }
     }
 
     /// The same service, which asks about a topic what the library has on it; without one, or where it has
@@ -98,6 +100,12 @@ impl QuizService {
     #[must_use]
     pub fn with_library(self, library: Library) -> Self {
         Self { library: Some(library), ..self }
+    }
+
+    /// The same service, which asks with the model's own words.
+    #[must_use]
+    pub fn with_templates(self, templates: PromptTemplates) -> Self {
+        Self { templates: Some(Arc::new(templates)), ..self }
     }
 
     /// The model that writes.
@@ -112,11 +120,12 @@ impl QuizService {
     pub async fn create(&self, spec: QuizSpec) -> Result<QuizStream, GenerateError> {
         let started = Instant::now();
         let (writer, model) = (Arc::clone(&self.writer), self.writer.model_name().to_owned());
-        let library = self.library.clone();
+        let (library, templates) = (self.library.clone(), self.templates.clone());
         // Sources are long and every sentence is counted, a library is searched: not a task for an async
         // thread.
         let plan = tokio::task::spawn_blocking(move || {
-            writer.with_capacity(|capacity| QuizPlan::new(spec, library.as_ref(), capacity))
+            writer
+                .with_capacity(templates.as_ref(), |capacity| QuizPlan::new(spec, library.as_ref(), capacity))
         });
         let plan = plan.await.map_err(|panic| internal(&panic))?.map_err(|error| internal(&error))?;
         let first = self.writer.write(plan.request(0, 0)).await.map_err(|error| in_terms_of(&plan, error))?;

@@ -1,6 +1,8 @@
 use super::plan::Capacity;
+use super::prompt_templates::PromptTemplates;
 use crate::generation::{GenerateError, Generator, TextRequest, TextSummary};
 use futures_util::future::BoxFuture;
+use std::sync::Arc;
 
 /// What a quiz needs of a model: a [`Generator`], or in tests something that plays one.
 pub(super) trait Writer: Send + Sync + 'static {
@@ -17,9 +19,14 @@ pub(super) trait Writer: Send + Sync + 'static {
 pub(super) type Reply = BoxFuture<'static, Result<(String, TextSummary), GenerateError>>;
 
 impl dyn Writer {
-    /// Calls `f` with what the model can take.
-    pub(super) fn with_capacity<T>(&self, f: impl FnOnce(&Capacity<'_>) -> T) -> T {
-        f(&Capacity { context_len: self.context_len(), count_tokens: &|text| self.count_tokens(text) })
+    /// Calls `f` with what the model can take, and how it is asked.
+    pub(super) fn with_capacity<T>(
+        &self,
+        templates: Option<&Arc<PromptTemplates>>,
+        f: impl FnOnce(&Capacity<'_>) -> T,
+    ) -> T {
+        let count_tokens = &|text: &str| self.count_tokens(text);
+        f(&Capacity { context_len: self.context_len(), count_tokens, templates })
     }
 }
 
