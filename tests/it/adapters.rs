@@ -1,8 +1,10 @@
 //! LoRA adapters through the front door: in both forms on both kinds of base, by name, and bad ones.
 
+use crate::default_model::models_dir;
 use crate::logits::check_golden;
 use crate::models::{copied_folder, corrupted, fixture, fixture_path};
 use mondai::model::{Model, TensorType};
+use mondai::quiz::PromptTemplates;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -83,6 +85,17 @@ fn an_adapter_is_a_model_of_its_own_by_name() {
     assert_eq!(model.quiz_texts().unwrap().languages, ["en"]);
     assert!(Model::open("b", models.path()).unwrap().quiz_texts().is_none());
     check_golden(&model, OF_GGUF);
+}
+
+#[test]
+fn the_tuned_model_is_the_default_one_with_an_adapter() {
+    let model = Model::open("smollm2-135m-quiz", &models_dir())
+        .unwrap_or_else(|error| panic!("{error}: scripts/test.sh fetches what the tests need"));
+    let merged = model.tensors().filter(|tensor| tensor.tensor_type() == TensorType::F32).count();
+    assert_eq!(merged, 210 + 61, "all linear layers; the norms are F32 in the base");
+    let texts = model.quiz_texts().unwrap();
+    assert_eq!(texts.languages, ["en"]);
+    PromptTemplates::new(texts.languages.clone(), texts.system.clone(), &texts.user).unwrap();
 }
 
 #[test]

@@ -126,7 +126,8 @@ mod tests {
         let of_type = model.tensors().filter(|tensor| tensor.tensor_type() == tensor_type);
         let mut checked = 0;
         for tensor in of_type {
-            let blocks = tensor.bytes().chunks_exact(tensor_type.block_bytes());
+            let bytes = tensor.bytes();
+            let blocks = bytes.chunks_exact(tensor_type.block_bytes());
             let parts =
                 blocks.flat_map(|block| (0..tensor_type.block_len() / 32).map(move |nth| (block, nth)));
             let values = parts.flat_map(|(block, nth)| {
