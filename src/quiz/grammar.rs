@@ -6,6 +6,7 @@
 //! one name, number or word replaced, so that the key is right whatever the model writes.
 
 use super::language::Language;
+use super::script::is_unspaced;
 use super::span::{Form, answer_spans, replaceable_spans};
 use super::spec::ItemKind;
 use super::wording::fold_spaces;
@@ -37,7 +38,7 @@ impl ItemGrammar<'_> {
                 ItemKind::TrueFalse => self.statement_about(sentence, idx, &mut rules),
                 _ => self.question_about(sentence, idx, &mut rules),
             };
-            self.candidates.iter().enumerate().map(grounded).collect()
+            self.choosable().iter().enumerate().map(grounded).collect()
         };
         rules.define("QUESTION", &question(self.language));
         rules.define("STATEMENT", &statement(self.language));
@@ -46,6 +47,19 @@ impl ItemGrammar<'_> {
             rules.define(terminal(form), &format!("/{}/", form_regex(form)));
         }
         format!("start: {}\n{}", starts.join(" | "), rules.text)
+    }
+
+    /// The candidates the model may choose from. Of false statements without spaces between words it is
+    /// the first alone: what replaces a word there may go on like the sentence does, in every sentence at
+    /// once, and from three sentences on that is more work than the parser may take.
+    fn choosable(&self) -> &[&str] {
+        let falsifies = self.kind == ItemKind::TrueFalse && !self.truth;
+        let is_unspaced = |sentence: &&str| sentence.chars().any(is_unspaced);
+        if falsifies && self.candidates.iter().any(is_unspaced) {
+            &self.candidates[..1]
+        } else {
+            self.candidates
+        }
     }
 
     fn item_from_memory(&self, rules: &mut Rules) -> String {
@@ -340,6 +354,23 @@ mod tests {
                 check(kind, "th", truth, &["กรุงเทพมหานครเป็นเมืองหลวง"]);
                 check(kind, "en", truth, &["it is so"]);
             }
+        }
+    }
+
+    #[test]
+    fn a_false_statement_may_rest_on_any_of_many_sentences() {
+        let japanese = [
+            "オランダ（ , , , ）は、西ヨーロッパに位置する立憲君主制国家。",
+            "東はドイツ、南はベルギーと国境を接し、北と西は北海に面する。",
+            "ベルギー、ルクセンブルクと合わせてベネルクスと呼ばれる。",
+            "憲法上の首都はアムステルダム（事実上の首都はデン・ハーグ）。",
+        ];
+        let english = ENGLISH.iter().cycle().take(12).copied().collect::<Vec<_>>();
+        for (tag, candidates) in [("ja", &japanese[..]), ("en", &english)] {
+            let language = Language::parse(tag).unwrap();
+            let grammar =
+                ItemGrammar { kind: ItemKind::TrueFalse, language: &language, truth: false, candidates };
+            COMPILER.compile(&grammar.spec(), 300).unwrap_or_else(|error| panic!("{tag}: {error}"));
         }
     }
 
