@@ -147,9 +147,7 @@ class Game(PageTest):
         browser.press("Enter")
         self.wait_for_turn(".round:last-child .card")
         self.assertNotIn(browser.text(".round:last-child h3"), asked)
-        if browser.shown("#stop"):
-            browser.click("#stop")
-        browser.wait("the writing to end", lambda: browser.shown("#send"))
+        browser.wait("the writing to end", lambda: browser.shown("#send"), GENERATION_SECONDS)
 
     def play_round(self):
         """Answers each card as it gets the focus, until the result does; returns the questions."""
