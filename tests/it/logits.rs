@@ -2,7 +2,7 @@
 //! against itself.
 
 use crate::default_model::{MODEL, NAME};
-use crate::models::{fixture, fixture_path, options};
+use crate::models::{BACKENDS, fixture, fixture_path, options};
 use mondai::backend::{self, Backend, Logits, Row, Slot, WeightsForm};
 use mondai::model::{Model, StoredTensor, TensorType};
 use serde::Deserialize;
@@ -65,9 +65,6 @@ fn golden(name: &str) -> Golden {
     let text = std::fs::read_to_string(fixture_path(&format!("{name}.json"))).unwrap();
     serde_json::from_str(&text).unwrap()
 }
-
-/// The backends that compute in `f32` when weights are decoded to it.
-const BACKENDS: [&str; 2] = ["candle", "cpu"];
 
 pub(crate) fn check_golden(model: &Model, name: &str) {
     BACKENDS.into_iter().for_each(|backend| check_golden_of(backend, model, name));

@@ -15,6 +15,9 @@ pub(crate) fn fixture(name: &str) -> Model {
         .expect("the fixture is sound")
 }
 
+/// The backends that run models.
+pub(crate) const BACKENDS: [&str; 2] = ["candle", "cpu"];
+
 pub(crate) fn options(slots: usize, weights: WeightsForm) -> OpenOptions {
     OpenOptions { slots, context_len: 0, max_step_tokens: 256, weights }
 }
@@ -115,7 +118,7 @@ fn a_backend_opens_as_asked_or_not_at_all() {
     let model = fixture("llama");
     let sound = options(1, WeightsForm::F32);
     let error = backend::open("abacus", &model, &sound).err().unwrap().to_string();
-    assert!(error.contains("`abacus`") && error.contains("candle"), "{error}");
+    assert!(error.contains("`abacus`") && error.contains("cpu, candle"), "{error}");
     for options in [
         OpenOptions { context_len: 257, ..sound.clone() },
         OpenOptions { slots: 0, ..sound.clone() },
@@ -123,9 +126,14 @@ fn a_backend_opens_as_asked_or_not_at_all() {
         OpenOptions { slots: 1 << 46, ..sound.clone() },
         OpenOptions { max_step_tokens: 0, ..sound.clone() },
     ] {
-        assert!(backend::open("candle", &model, &options).is_err(), "{options:?}");
+        for backend in BACKENDS {
+            assert!(backend::open(backend, &model, &options).is_err(), "{backend}, {options:?}");
+        }
     }
-    assert_eq!(backend::open("candle", &model, &sound).unwrap().limits().context_len, 256);
+    for backend in BACKENDS {
+        let limits = backend::open(backend, &model, &sound).unwrap().limits().clone();
+        assert_eq!((limits.backend, limits.context_len), (backend, 256));
+    }
 }
 
 pub(crate) fn copied_folder(name: &str) -> tempfile::TempDir {
@@ -206,7 +214,16 @@ fn outcome(path: &Path) -> Result<(), String> {
     })?;
     let options =
         OpenOptions { context_len: model.config.context_len.min(64), ..options(1, WeightsForm::F32) };
-    let mut backend = backend::open("candle", &model, &options).map_err(|error| error.to_string())?;
+    for weights in [WeightsForm::F32, WeightsForm::Stored] {
+        for backend in BACKENDS {
+            run(backend, &model, &OpenOptions { weights, ..options.clone() })?;
+        }
+    }
+    Ok(())
+}
+
+fn run(backend: &str, model: &Model, options: &OpenOptions) -> Result<(), String> {
+    let mut backend = backend::open(backend, model, options).map_err(|error| error.to_string())?;
     let mut logits = backend::Logits::new(backend.limits().vocab_size);
     let rows = [Row { slot: Slot(0), start: 0, tokens: &[1, 0, 1], logits_from: 2 }];
     if backend.limits().context_len >= 3 && backend.limits().vocab_size >= 2 {

@@ -7,6 +7,7 @@
 use super::{
     attention::{Attention, HeadForm, MAX_HEAD_DIM},
     matrix::Matrix,
+    packed::PackedMemory,
     plan::{BlocksId, FloatsId, Forms, GateOutput, Memory, Plan, Stage},
     pool::Pool,
     project::{GatedProjection, Projection},
@@ -18,6 +19,8 @@ use crate::model::{AttentionShape, Graph, Model, Node, NodeId, WeightId};
 pub(super) enum LowerError {
     #[error("node {} of the graph, {node:?}, stands where this backend cannot compute it", .id.0)]
     Misplaced { id: NodeId, node: Node },
+    #[error("no memory for the packed weights")]
+    NoMemory(#[source] std::io::Error),
     #[error("heads are {head_dim} wide, more than {MAX_HEAD_DIM}")]
     HeadTooWide { head_dim: usize },
 }
@@ -46,18 +49,32 @@ pub(super) fn lower(request: &Request<'_>, pool: &mut Pool) -> Result<Plan, Lowe
     let values = vec![None; readers.len()];
     let unread = readers.iter().map(Vec::len).collect();
     let (floats, blocks, stages) = (Buffers::default(), Buffers::default(), Vec::new());
-    let mut lowering = Lowering { model, decoded, pool, readers, values, unread, floats, blocks, stages };
+    let packed = PackedMemory::new(packed_sizes(model, decoded)).map_err(LowerError::NoMemory)?;
+    let mut lowering =
+        Lowering { model, decoded, packed, pool, readers, values, unread, floats, blocks, stages };
     for (id, node) in graph.nodes() {
         lowering.node(id, node)?;
     }
-    let Lowering { stages, floats, blocks, .. } = lowering;
+    let Lowering { stages, floats, blocks, packed, .. } = lowering;
+    packed.finish().map_err(LowerError::NoMemory)?;
     let memory = Memory::new(max_rows, &floats.widths, &blocks.widths);
     Ok(Plan { stages, memory, rotary: RotaryTable::new(graph.inverse_frequencies(), context_len) })
+}
+
+/// Of all matrices of a model.
+fn packed_sizes(model: &Model, decoded: bool) -> impl Iterator<Item = usize> {
+    model.graph.nodes().filter_map(move |(_, node)| match *node {
+        Node::Linear { weight, .. } | Node::Head { weight, .. } => {
+            Some(Matrix::packed_bytes(model.weight(weight), decoded))
+        }
+        _ => None,
+    })
 }
 
 struct Lowering<'a> {
     model: &'a Model,
     decoded: bool,
+    packed: PackedMemory,
     pool: &'a mut Pool,
     /// Of each node.
     readers: Vec<Vec<NodeId>>,
@@ -324,7 +341,7 @@ impl Lowering<'_> {
     }
 
     fn matrix(&mut self, weight: WeightId) -> Matrix {
-        Matrix::pack(self.model.weight(weight), self.decoded, self.pool)
+        Matrix::pack(self.model.weight(weight), self.decoded, &mut self.packed, self.pool)
     }
 
     /// Whether a node's readers want floats, and whether blocks.

@@ -1,7 +1,11 @@
 //! A weight matrix in panels of sixteen outputs, as the kernels read it.
 
 use super::{
-    kernels::{Bf16Bits, Block, Finish, FloatProduct, HalfBits, IntegerProduct, Isa, LANES},
+    kernels::{
+        BLOCK_LEN, Bf16Bits, Block, Element, Finish, FloatProduct, HalfBits, IntegerProduct, Isa, LANES,
+    },
+    pack::{Integers, Layout, Packer},
+    packed::PackedMemory,
     pool::Pool,
     stored::{self, WeightBlock},
     view::{View, ViewMut},
@@ -9,11 +13,6 @@ use super::{
 use crate::model::{StoredTensor, TensorType};
 use half::f16;
 use std::ops::Range;
-
-/// Weights in a block.
-const BLOCK_LEN: usize = 32;
-/// A cache line, where the quants of a panel begin.
-const LINE: usize = 64;
 
 /// The matrix of a linear layer, filled up with zeros to whole panels.
 pub(super) struct Matrix {
@@ -35,12 +34,6 @@ enum Form {
     Q6K(Integers<f32>),
 }
 
-/// Laid out as [`IntegerProduct`] says.
-struct Integers<E> {
-    quants: AlignedBytes,
-    scales: Vec<E>,
-}
-
 /// The rows that a matrix is multiplied with, in the forms there are.
 #[derive(Clone, Copy)]
 pub(super) struct Input<'a> {
@@ -59,7 +52,12 @@ impl<'a> Input<'a> {
 
 impl Matrix {
     /// Packs a tensor, decoded first if `decoded`.
-    pub(super) fn pack(tensor: &StoredTensor, decoded: bool, pool: &mut Pool) -> Self {
+    pub(super) fn pack(
+        tensor: &StoredTensor,
+        decoded: bool,
+        memory: &mut PackedMemory,
+        pool: &mut Pool,
+    ) -> Self {
         let (outputs, inputs) = (tensor.shape()[0], tensor.shape()[1]);
         let bytes = tensor.bytes();
         let row = |row: usize| {
@@ -77,7 +75,7 @@ impl Matrix {
             move |output: usize, nth: usize| block(&row(output)[nth / 8 * len..][..len], nth % 8)
         };
         let five_bits = Layout { minima: true, ..Layout::BYTES };
-        let mut packer = Packer { outputs, inputs, pool };
+        let mut packer = Packer { outputs, inputs, memory, pool };
         let form = match tensor.tensor_type() {
             _ if decoded => Form::F32(packer.floats(decode_rows(tensor))),
             TensorType::F32 => Form::F32(packer.floats(decode_rows(tensor))),
@@ -108,6 +106,17 @@ impl Matrix {
             }
         };
         Self { outputs, form }
+    }
+
+    /// Bytes of [`PackedMemory`] that packing a tensor takes.
+    pub(super) fn packed_bytes(tensor: &StoredTensor, decoded: bool) -> usize {
+        if !Self::takes_blocks(tensor, decoded) {
+            return 0;
+        }
+        let nibbles = matches!(tensor.tensor_type(), TensorType::Q4_0 | TensorType::Q4_1 | TensorType::Q4K);
+        let layout = if nibbles { Layout::NIBBLES } else { Layout::BYTES };
+        let (panels, blocks) = (tensor.shape()[0].div_ceil(LANES), tensor.shape()[1] / BLOCK_LEN);
+        panels * blocks * layout.quants_len()
     }
 
     pub(super) fn outputs(&self) -> usize {
@@ -172,14 +181,14 @@ struct Task<'a> {
 }
 
 impl Task<'_> {
-    fn floats<E: super::kernels::Element>(self, weights: &[E]) {
+    fn floats<E: Element>(self, weights: &[E]) {
         let input = self.input.floats.expect("the plan prepares floats for a matrix of floats");
         let Self { isa, panels, output, finish, .. } = self;
         isa.run(FloatProduct { weights, panels, input, output, finish });
     }
 
     fn integers<
-        E: super::kernels::Element,
+        E: Element,
         const BITS: u32,
         const MINIMA: bool,
         const SCALES_PER_BLOCK: usize,
@@ -199,137 +208,5 @@ impl Task<'_> {
             output,
             finish,
         });
-    }
-}
-
-/// How the blocks of a type lie in a panel.
-#[derive(Clone, Copy)]
-struct Layout {
-    nibbles: bool,
-    minima: bool,
-    scales_per_block: usize,
-}
-
-impl Layout {
-    const NIBBLES: Self = Self { nibbles: true, minima: false, scales_per_block: 1 };
-    const BYTES: Self = Self { nibbles: false, ..Self::NIBBLES };
-}
-
-/// Shares the panels of a matrix out among the threads.
-struct Packer<'a> {
-    outputs: usize,
-    inputs: usize,
-    pool: &'a mut Pool,
-}
-
-impl Packer<'_> {
-    fn panels(&self) -> usize {
-        self.outputs.div_ceil(LANES)
-    }
-
-    /// `[panel, input, lane]` of rows that `read` writes.
-    fn floats<E: Copy + Default + Send>(&mut self, read: impl Fn(usize, &mut [E]) + Sync) -> Vec<E> {
-        let &mut Self { outputs, inputs, .. } = self;
-        let panels = self.panels();
-        let mut packed = vec![E::default(); panels * inputs * LANES];
-        let view = ViewMut::new(&mut packed, panels, inputs * LANES);
-        self.pool.tiles(view, 1, &[0, inputs * LANES], |panel, _, mut tile| {
-            let mut row = vec![E::default(); inputs];
-            for (lane, output) in (panel * LANES..outputs).take(LANES).enumerate() {
-                read(output, &mut row);
-                for (to, value) in tile.row(0).chunks_exact_mut(LANES).zip(&row) {
-                    to[lane] = *value;
-                }
-            }
-        });
-        packed
-    }
-
-    /// Blocks that `read` takes from a row, as [`IntegerProduct`] wants them.
-    fn integers<E: Copy + Default + Send>(
-        &mut self,
-        read: impl Fn(usize, usize) -> WeightBlock + Sync,
-        layout: Layout,
-        scale: impl Fn(f32) -> E + Sync,
-    ) -> Integers<E> {
-        let &mut Self { outputs, inputs, .. } = self;
-        let (panels, blocks) = (self.panels(), inputs / BLOCK_LEN);
-        let quants_len = if layout.nibbles { BLOCK_LEN / 2 } else { BLOCK_LEN } * LANES;
-        let scales_len = layout.scales_per_block * if layout.minima { 2 * LANES } else { LANES };
-        let mut quants = AlignedBytes::new(panels * blocks * quants_len);
-        let mut scales = vec![E::default(); panels * blocks * scales_len];
-        let read_into = |panel: usize, put: &mut dyn FnMut(usize, usize, &WeightBlock)| {
-            for (lane, output) in (panel * LANES..outputs).take(LANES).enumerate() {
-                for block in 0..blocks {
-                    put(lane, block, &read(output, block));
-                }
-            }
-        };
-        let view = ViewMut::new(quants.as_mut_slice(), panels, blocks * quants_len);
-        self.pool.tiles(view, 1, &[0, blocks * quants_len], |panel, _, mut tile| {
-            let panel_quants = tile.row(0);
-            read_into(panel, &mut |lane, block, weights| {
-                put_quants(
-                    &weights.quants,
-                    layout,
-                    lane,
-                    &mut panel_quants[block * quants_len..][..quants_len],
-                );
-            });
-        });
-        let view = ViewMut::new(&mut scales, panels, blocks * scales_len);
-        self.pool.tiles(view, 1, &[0, blocks * scales_len], |panel, _, mut tile| {
-            let panel_scales = tile.row(0);
-            read_into(panel, &mut |lane, block, weights| {
-                let to = &mut panel_scales[block * scales_len..][..scales_len];
-                to[lane] = scale(weights.scales[0]);
-                if layout.minima {
-                    to[LANES + lane] = scale(weights.minimum);
-                } else if layout.scales_per_block == 2 {
-                    to[LANES + lane] = scale(weights.scales[1]);
-                }
-            });
-        });
-        Integers { quants, scales }
-    }
-}
-
-/// Puts a row's block in its lane: `[quad, lane, 4]`.
-fn put_quants(quants: &[u8; BLOCK_LEN], layout: Layout, lane: usize, to: &mut [u8]) {
-    let (quads, _) = quants.as_chunks::<4>();
-    let half = quads.len() / 2;
-    for (idx, to) in to.chunks_exact_mut(4 * LANES).enumerate() {
-        let to = &mut to[4 * lane..][..4];
-        if layout.nibbles {
-            for (to, (low, high)) in to.iter_mut().zip(quads[idx].iter().zip(quads[idx + half])) {
-                *to = low | high << 4;
-            }
-        } else {
-            to.copy_from_slice(&quads[idx]);
-        }
-    }
-}
-
-/// Bytes that begin with a cache line.
-struct AlignedBytes {
-    bytes: Vec<u8>,
-    start: usize,
-    len: usize,
-}
-
-impl AlignedBytes {
-    fn new(len: usize) -> Self {
-        let bytes = vec![0; len + LINE - 1];
-        let start = bytes.as_ptr().align_offset(LINE);
-        // `align_offset` may decline; then the bytes are merely not aligned.
-        Self { start: if start < LINE { start } else { 0 }, bytes, len }
-    }
-
-    fn as_slice(&self) -> &[u8] {
-        &self.bytes[self.start..][..self.len]
-    }
-
-    fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..][..self.len]
     }
 }

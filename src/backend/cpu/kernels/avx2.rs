@@ -209,6 +209,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, bytes: &[u8; 4 * LANES], distance: usize) {
+        // Any address will do: one that is not mapped is not fetched.
+        present!(_mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(distance).cast()));
+    }
+
+    #[inline(always)]
     fn nibbles(self, bytes: [__m256i; 2]) -> ([__m256i; 2], [__m256i; 2]) {
         present!({
             let mask = _mm256_set1_epi8(0xf);

@@ -161,6 +161,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch(self, bytes: &[u8; 4 * LANES], distance: usize) {
+        // Any address will do: one that is not mapped is not fetched.
+        present!(_mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(distance).cast()));
+    }
+
+    #[inline(always)]
     fn nibbles(self, bytes: __m512i) -> (__m512i, __m512i) {
         present!({
             let mask = _mm512_set1_epi8(0xf);

@@ -124,6 +124,9 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn prefetch(self, _bytes: &[u8; 4 * LANES], _distance: usize) {}
+
+    #[inline(always)]
     fn nibbles(self, bytes: [u8; 4 * LANES]) -> ([u8; 4 * LANES], [u8; 4 * LANES]) {
         (bytes.map(|byte| byte & 0xf), bytes.map(|byte| byte >> 4))
     }

@@ -15,6 +15,9 @@ use std::ops::Range;
 const QUAD_BYTES: usize = 4 * LANES;
 const QUADS_PER_BLOCK: usize = BLOCK_LEN / 4;
 
+/// How far ahead weights are asked for: the processor's own guesses stop where a page of memory ends.
+const PREFETCH_BYTES: usize = 4096;
+
 /// What is done with a product.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::backend::cpu) enum Finish<'a> {
@@ -133,6 +136,7 @@ fn dots<S: Simd, const ROWS: usize, const BITS: u32, const SCALES_PER_BLOCK: usi
     let mut dots = [simd.no_dots(); ROWS];
     if BITS == 4 {
         for (idx, quad) in quads.iter().enumerate() {
+            simd.prefetch(quad, PREFETCH_BYTES);
             let (low, high) = simd.nibbles(simd.load_bytes(quad));
             for row in 0..ROWS {
                 let sum = simd.dot::<BITS>(dots[row], low, blocks[row].quad(idx));
@@ -146,6 +150,7 @@ fn dots<S: Simd, const ROWS: usize, const BITS: u32, const SCALES_PER_BLOCK: usi
     } else {
         let len = QUADS_PER_BLOCK / SCALES_PER_BLOCK;
         for (idx, quad) in quads.iter().enumerate().skip(part * len).take(len) {
+            simd.prefetch(quad, PREFETCH_BYTES);
             let weights = simd.load_bytes(quad);
             for row in 0..ROWS {
                 let sum = simd.dot::<BITS>(dots[row], weights, blocks[row].quad(idx));

@@ -58,6 +58,8 @@ pub(in crate::backend::cpu) trait Simd: Copy {
     fn to_i8(self, values: Self::Floats) -> ([i8; LANES], i32);
 
     fn load_bytes(self, bytes: &[u8; 4 * LANES]) -> Self::Bytes;
+    /// Has the cache line fetched that lies so many bytes behind these, if there is one.
+    fn prefetch(self, bytes: &[u8; 4 * LANES], distance: usize);
     /// The low and the high four bits of each byte.
     fn nibbles(self, bytes: Self::Bytes) -> (Self::Bytes, Self::Bytes);
     /// Sums of [`Simd::dot`] to begin with.
