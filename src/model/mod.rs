@@ -10,6 +10,7 @@ mod graph;
 mod json;
 mod manifest;
 mod mapped;
+mod quantise;
 mod tensor_type;
 mod weight_name;
 mod weights;

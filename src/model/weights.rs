@@ -8,6 +8,7 @@ use super::{
     gguf::GgufFile,
     graph::Graph,
     mapped::MappedFile,
+    quantise::q8_0,
     weight_name::{Naming, Part, WeightName},
 };
 use rayon::prelude::*;
@@ -22,7 +23,8 @@ use std::{
 /// A tensor on disk: cheap to clone, decoded when asked.
 ///
 /// What adapters add to it is merged in when it is read. A merged tensor is `f32`: in the base's few bits
-/// it would lose what the adapter learnt, and a backend that wants fewer bits makes them itself.
+/// it would lose what the adapter learnt. A backend that computes with integers asks for its
+/// [blocks](StoredTensor::blocks).
 #[derive(Clone)]
 pub struct StoredTensor {
     file: MappedFile,
@@ -94,6 +96,25 @@ impl StoredTensor {
     /// How many bytes its blocks are.
     pub fn byte_len(&self) -> usize {
         self.elements() / self.tensor_type().block_len() * self.tensor_type().block_bytes()
+    }
+
+    /// The type of [`StoredTensor::blocks`]; `None` if its numbers are floats in the file.
+    pub fn block_type(&self) -> Option<TensorType> {
+        let is_blocks = self.tensor_type.block_len() > 1;
+        is_blocks.then_some(if self.updates.is_empty() { self.tensor_type } else { TensorType::Q8_0 })
+    }
+
+    /// Quants with their scales, row after row: as they lie in the file, or of Q8_0 if an adapter is merged
+    /// in, since eight bits keep what it learnt.
+    ///
+    /// # Panics
+    /// If there is no [`StoredTensor::block_type`].
+    pub fn blocks(&self) -> Cow<'_, [u8]> {
+        assert!(self.block_type().is_some(), "`{}` holds floats", self.name);
+        match self.updates.is_empty() {
+            true => Cow::Borrowed(self.bytes_in_file()),
+            false => Cow::Owned(q8_0(&self.to_f32())),
+        }
     }
 
     fn bytes_in_file(&self) -> &[u8] {

@@ -102,3 +102,17 @@ fn every_tensor_type_says_nearly_the_same() {
         assert!(distance.mean < mean && distance.largest < largest, "{tensor_type}: {distance:?}");
     }
 }
+
+/// What an adapter was merged into is rounded to eight bits, as rows are: twice the divergence of a base of
+/// few bits, whose weights are exact, and half as much again for the fixture's adapter, which spreads its
+/// logits.
+#[test]
+fn a_merged_model_says_nearly_the_same() {
+    let adapter = fixture_path("lora-of-gguf-Q4_1");
+    let model = fixture("gguf-Q4_1.gguf").with_adapter(&adapter).unwrap();
+    let text: Vec<u32> = (0..64).map(|idx| (idx * 37 + 11) % model.config.vocab_size as u32).collect();
+    let distance = distance(&model, &[text]);
+    eprintln!("{distance:?}");
+    assert!(distance.kl_divergence < 0.003 && distance.same_best > 0.95, "{distance:?}");
+    assert!(distance.mean > 0.0015, "nothing was rounded");
+}

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::model::{StoredTensor, TensorType};
 use half::f16;
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// The matrix of a linear layer, filled up with zeros to whole panels.
@@ -51,7 +52,7 @@ impl<'a> Input<'a> {
 }
 
 impl Matrix {
-    /// Packs a tensor, decoded first if `decoded`.
+    /// Packs a tensor, decoded first if `decoded`; otherwise as its blocks, if it has them.
     pub(super) fn pack(
         tensor: &StoredTensor,
         decoded: bool,
@@ -59,7 +60,12 @@ impl Matrix {
         pool: &mut Pool,
     ) -> Self {
         let (outputs, inputs) = (tensor.shape()[0], tensor.shape()[1]);
-        let bytes = tensor.bytes();
+        let (tensor_type, bytes) = match (tensor.block_type(), tensor.tensor_type()) {
+            (None, TensorType::F32) => (TensorType::F32, Cow::default()),
+            _ if decoded => (TensorType::F32, Cow::default()),
+            (Some(block_type), _) => (block_type, tensor.blocks()),
+            (None, float_type) => (float_type, tensor.bytes()),
+        };
         let row = |row: usize| {
             let row_bytes = bytes.len() / outputs;
             &bytes[row * row_bytes..][..row_bytes]
@@ -76,8 +82,7 @@ impl Matrix {
         };
         let five_bits = Layout { minima: true, ..Layout::BYTES };
         let mut packer = Packer { outputs, inputs, memory, pool };
-        let form = match tensor.tensor_type() {
-            _ if decoded => Form::F32(packer.floats(decode_rows(tensor))),
+        let form = match tensor_type {
             TensorType::F32 => Form::F32(packer.floats(decode_rows(tensor))),
             TensorType::F16 => Form::F16(packer.floats(|output, row: &mut [HalfBits]| {
                 row.iter_mut().enumerate().for_each(|(input, to)| *to = words(output, input));
@@ -113,7 +118,8 @@ impl Matrix {
         if !Self::takes_blocks(tensor, decoded) {
             return 0;
         }
-        let nibbles = matches!(tensor.tensor_type(), TensorType::Q4_0 | TensorType::Q4_1 | TensorType::Q4K);
+        let nibbles =
+            matches!(tensor.block_type(), Some(TensorType::Q4_0 | TensorType::Q4_1 | TensorType::Q4K));
         let layout = if nibbles { Layout::NIBBLES } else { Layout::BYTES };
         let (panels, blocks) = (tensor.shape()[0].div_ceil(LANES), tensor.shape()[1] / BLOCK_LEN);
         panels * blocks * layout.quants_len()
@@ -129,8 +135,7 @@ impl Matrix {
 
     /// Whether a tensor is multiplied with blocks of integers, once packed; with floats otherwise.
     pub(super) fn takes_blocks(tensor: &StoredTensor, decoded: bool) -> bool {
-        let is_float = matches!(tensor.tensor_type(), TensorType::F32 | TensorType::F16 | TensorType::BF16);
-        !decoded && !is_float
+        !decoded && tensor.block_type().is_some()
     }
 
     /// `output = finish(input · matrixᵀ)` for the outputs of some panels, which are the columns of
