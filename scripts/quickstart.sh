@@ -33,7 +33,8 @@ step "Fetching the default model"
 
 source=docs/examples/honey-bees.txt
 step "A quiz on $source, as it is written"
-"$mondai" generate --source "$source" --count 3
+# A seed with which no question passes is no reason not to serve.
+"$mondai" generate --source "$source" --count 3 || [[ $serve == yes ]]
 
 [[ $serve == yes ]] || exit 0
 export MONDAI_PORT="${PORT:-8080}"

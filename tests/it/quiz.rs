@@ -1,13 +1,14 @@
 //! Quizzes by the default model, through the quiz room's front door.
 
-use crate::default_model::MODEL;
+use crate::default_model::QUIZ_MODEL;
 use futures_util::StreamExt;
 use mondai::backend::{self, OpenOptions, WeightsForm};
 use mondai::engine::{Engine, EngineOptions};
 use mondai::generation::Generator;
 use mondai::metrics::Metrics;
 use mondai::quiz::{
-    ItemKind, ItemStatus, QUIZ_SCHEMA, QuizEvent, QuizItem, QuizRequest, QuizService, QuizSpec, QuizSummary,
+    ItemKind, ItemStatus, PromptTemplates, QUIZ_SCHEMA, QuizEvent, QuizItem, QuizRequest, QuizService,
+    QuizSpec, QuizSummary,
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -59,10 +60,12 @@ fn passages() -> Vec<Passage> {
 fn service() -> QuizService {
     let options =
         OpenOptions { slots: AT_ONCE, context_len: 0, max_step_tokens: 256, weights: WeightsForm::Auto };
-    let backend = backend::open("cpu", &MODEL, &options).unwrap();
-    let metrics = Arc::new(Metrics::new(&MODEL.name));
+    let backend = backend::open("cpu", &QUIZ_MODEL, &options).unwrap();
+    let metrics = Arc::new(Metrics::new(&QUIZ_MODEL.name));
     let engine = Engine::start(backend, EngineOptions::default(), Arc::clone(&metrics));
-    QuizService::new(Generator::new(&MODEL, engine).unwrap(), metrics)
+    let texts = QUIZ_MODEL.quiz_texts().expect("it was trained to be asked in its own words");
+    let templates = PromptTemplates::new(texts.languages.clone(), texts.system.clone(), &texts.user).unwrap();
+    QuizService::new(Generator::new(&QUIZ_MODEL, engine).unwrap(), metrics).with_templates(templates)
 }
 
 /// A quiz read to its end, and the document it makes.
