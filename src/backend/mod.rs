@@ -85,6 +85,8 @@ pub trait Backend: Send {
 pub struct Limits {
     /// The backend's name, as in `--backend`.
     pub backend: &'static str,
+    /// A stand-in runs for the device: what comes out is right, how fast says nothing.
+    pub simulated: bool,
     /// Sequences that can hold a KV cache at the same time.
     pub slots: usize,
     /// Positions a slot can hold.

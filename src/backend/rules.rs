@@ -32,6 +32,7 @@ pub(super) fn limits(
     }
     Ok(Limits {
         backend,
+        simulated: false,
         slots: options.slots,
         context_len,
         vocab_size: model.graph.vocab_size(),

@@ -88,6 +88,7 @@ impl ScriptedBackend {
     pub fn small_limits() -> Limits {
         Limits {
             backend: NAME,
+            simulated: true,
             slots: 4,
             context_len: 256,
             vocab_size: 64,

@@ -21,6 +21,11 @@ pub(super) struct Model {
     created: u64,
     owned_by: &'static str,
     max_model_len: usize,
+    /// What runs it.
+    backend: &'static str,
+    /// Only there when it is: the device is simulated, and no time says anything of it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    simulated: bool,
 }
 
 pub(super) async fn list(State(state): State<AppState>) -> Json<ModelList> {
@@ -38,11 +43,14 @@ pub(super) async fn retrieve(
 
 fn the_model(state: &AppState) -> Model {
     let generator = &state.inner.generator;
+    let limits = generator.engine().limits();
     Model {
         id: generator.model_name().to_owned(),
         object: "model",
         created: state.inner.created,
         owned_by: "mondai",
-        max_model_len: generator.engine().limits().context_len,
+        max_model_len: limits.context_len,
+        backend: limits.backend,
+        simulated: limits.simulated,
     }
 }

@@ -3,7 +3,15 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 fn limits(slots: usize, max_step_rows: usize, max_step_tokens: usize) -> Limits {
-    Limits { backend: "model", slots, context_len: 4096, vocab_size: 8, max_step_rows, max_step_tokens }
+    Limits {
+        backend: "model",
+        simulated: true,
+        slots,
+        context_len: 4096,
+        vocab_size: 8,
+        max_step_rows,
+        max_step_tokens,
+    }
 }
 
 /// A prompt of two parts: `shared` tokens that all prompts of a family begin with, and `own` ones.
