@@ -28,11 +28,11 @@ pub fn mean_of(values: &[f64], seed: u64) -> Option<Estimate> {
     Some(Estimate { mean: mean(&mut values.iter().copied()), low: at(0.025), high: at(0.975), n })
 }
 
-/// Steele, Lea and Flood's generator, enough to draw items.
-struct SplitMix(u64);
+/// Steele, Lea and Flood's generator: enough to draw items, orders and arrivals.
+pub(crate) struct SplitMix(pub(crate) u64);
 
 impl SplitMix {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

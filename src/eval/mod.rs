@@ -16,6 +16,7 @@ mod run;
 mod set;
 mod words;
 
+pub(crate) use bootstrap::SplitMix;
 pub use bootstrap::{Estimate, mean_of};
 pub use candidate::{Candidate, ITEM_KINDS};
 pub use flaws::{Flaw, applicable, flaws};
