@@ -3,6 +3,7 @@
 //! Wires the rooms together, reads settings, talks to the terminal. May use all rooms. Errors are
 //! `anyhow`'s and are printed once, by `main`.
 
+mod bench;
 mod eval;
 mod generate;
 mod inspect;
@@ -44,6 +45,7 @@ enum Command {
     Serve(serve::Serve),
     Generate(generate::Generate),
     Eval(eval::Eval),
+    Bench(bench::BenchVerb),
     Library(library::LibraryVerb),
     Inspect(inspect::Inspect),
     Pull(PullArgs),
@@ -69,6 +71,7 @@ impl Cli {
             Command::Serve(serve) => serve.run(),
             Command::Generate(generate) => generate.run(),
             Command::Eval(eval) => eval.run(),
+            Command::Bench(bench) => bench.run(),
             Command::Library(library) => library.run(),
             Command::Inspect(inspect) => inspect.run(),
             Command::Pull(PullArgs { pull, models_dir: dir }) => pull.run(&models_dir(dir)?),
@@ -94,7 +97,7 @@ fn chosen_library(settings: &LibrarySettings) -> Result<Option<Library>> {
 }
 
 /// The settings of the verbs that run a model.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 struct CommonFlags {
     /// A file of settings, in TOML; the keys are the flags' names with `_` for `-` [env: MONDAI_CONFIG]
     #[arg(long, value_name = "FILE")]

@@ -43,6 +43,7 @@ fn help() {
         ("help-serve", &["serve", "--help"]),
         ("help-generate", &["generate", "--help"]),
         ("help-inspect", &["inspect", "--help"]),
+        ("help-bench", &["bench", "--help"]),
     ] {
         insta::assert_snapshot!(name, stdout(args));
     }
@@ -89,6 +90,11 @@ fn errors_name_what_is_wrong() {
         (&["generate", "--topic", "a", "--kind", "riddle"], "kind"),
         (&["generate", "--source", "no-such-file.txt"], "no-such-file.txt"),
         (&["inspect", "no-such-model"], "no-such-model"),
+        (&["bench", "--compare", "a", "b"], "NAME=TARGET"),
+        (&["bench", "--compare", "a=cpu", "a=candle"], "a is there twice"),
+        (&["bench", "--goodput", "ttft:soon"], "soon"),
+        (&["bench", "http://127.0.0.1:1"], "http://127.0.0.1:1"),
+        (&["bench", "abacus"], "abacus"),
     ] {
         let said = failure(args);
         assert!(said.contains(expected), "{args:?} said {said}");

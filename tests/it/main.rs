@@ -1,6 +1,7 @@
 //! Everything through a public door: one binary, a module a theme.
 
 mod adapters;
+mod bench;
 mod cli;
 mod clients;
 mod contract;

@@ -1,0 +1,139 @@
+//! What is measured: a model in this process, or a server at a URL.
+
+mod chat_url;
+mod in_process;
+mod quiz_url;
+
+use super::client::Client;
+use super::sample::{Failure, Reply, Stopwatch};
+use super::workload::{Work, Workload};
+use crate::generation::Generator;
+use crate::quiz::QuizService;
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use serde_json::Value;
+
+/// Something that writes replies, under the name it has in the report.
+pub struct Target {
+    pub card: TargetCard,
+    place: Place,
+}
+
+enum Place {
+    InProcess { generator: Generator, quizzes: QuizService },
+    Url { client: Client },
+}
+
+/// What is known of a target.
+#[derive(Clone, Debug, Serialize)]
+pub struct TargetCard {
+    pub name: String,
+    /// `in process`, or the URL.
+    pub place: String,
+    /// The backend, where the target says it.
+    pub backend: Option<String>,
+    pub model: Option<String>,
+    /// The target says that its device is simulated: nothing it shows is a device's speed.
+    pub simulated: bool,
+    /// The process whose memory is looked at.
+    pub pid: Option<u32>,
+    /// What it says of itself at /v1/models; in this process its limits, and its weights' file.
+    pub details: Value,
+}
+
+impl Target {
+    /// A model in this process; `weights` is what is known of its file, see [`model_card`](super::model_card).
+    pub fn in_process(name: String, generator: Generator, quizzes: QuizService, weights: Value) -> Self {
+        let limits = generator.engine().limits();
+        let card = TargetCard {
+            name,
+            place: "in process".to_owned(),
+            backend: Some(limits.backend.to_owned()),
+            model: Some(generator.model_name().to_owned()),
+            simulated: limits.simulated,
+            pid: Some(std::process::id()),
+            details: serde_json::json!({
+                "slots": limits.slots, "context_len": limits.context_len,
+                "max_step_tokens": limits.max_step_tokens, "weights": weights,
+            }),
+        };
+        Self { card, place: Place::InProcess { generator, quizzes } }
+    }
+
+    /// A server: asks it for its models, of which the first is measured unless `model` names one.
+    ///
+    /// # Errors
+    /// The URL is none, or nobody answers there.
+    pub async fn at_url(
+        name: String,
+        url: &str,
+        model: Option<String>,
+        api_key: Option<String>,
+        pid: Option<u32>,
+    ) -> Result<Self> {
+        let client = Client::new(url, api_key)?;
+        let models = match client.get("/v1/models").await {
+            Ok(models) => serde_json::from_slice(&models)
+                .with_context(|| format!("{url}/v1/models does not answer in JSON"))?,
+            // Not every server has the list; one that answers at all is there.
+            Err(Failure::Status { .. }) => Value::Null,
+            Err(failure) => bail!("{url} cannot be asked for its models: {failure}"),
+        };
+        let list = models["data"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let chosen = match &model {
+            Some(model) => list.iter().find(|entry| entry["id"] == model.as_str()),
+            None => list.first(),
+        };
+        let details = chosen.cloned().unwrap_or(Value::Null);
+        let card = TargetCard {
+            name,
+            place: url.to_owned(),
+            backend: details["backend"].as_str().map(str::to_owned),
+            model: model.or_else(|| details["id"].as_str().map(str::to_owned)),
+            simulated: details["simulated"].as_bool().unwrap_or(false),
+            pid,
+            details,
+        };
+        Ok(Self { card, place: Place::Url { client } })
+    }
+
+    pub fn is_in_process(&self) -> bool {
+        matches!(self.place, Place::InProcess { .. })
+    }
+
+    /// # Errors
+    /// A workload of token ids for a target that takes text.
+    pub fn check(&self, workload: Workload) -> Result<()> {
+        match (&self.place, workload) {
+            (Place::Url { .. }, Workload::Prefill | Workload::Decode) => bail!(
+                "{}: the workload {} is of token ids, which only a model in this process takes; over HTTP, \
+                 chat and schema time both phases",
+                self.card.place,
+                workload.name()
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends one request and reads its reply to the end.
+    pub(super) async fn send(&self, work: &Work, watch: &mut Stopwatch) -> Result<Reply, Failure> {
+        match (&self.place, work) {
+            (Place::InProcess { quizzes, .. }, Work::Quiz(body)) => {
+                in_process::quiz(quizzes, body, watch).await
+            }
+            (Place::InProcess { generator, .. }, Work::Chat(chat)) => {
+                in_process::chat(generator, chat, watch).await
+            }
+            (Place::InProcess { generator, .. }, Work::Tokens { prompt, output_tokens }) => {
+                in_process::tokens(generator, prompt, *output_tokens, watch).await
+            }
+            (Place::Url { client }, Work::Quiz(body)) => quiz_url::send(client, body, watch).await,
+            (Place::Url { client }, Work::Chat(chat)) => {
+                chat_url::send(client, self.card.model.as_deref(), chat, watch).await
+            }
+            (Place::Url { .. }, Work::Tokens { .. }) => {
+                Err(Failure::Broken("token ids cannot be sent to a URL".to_owned()))
+            }
+        }
+    }
+}
