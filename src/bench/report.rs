@@ -150,6 +150,7 @@ impl Report {
                 "a second",
                 &["requests", "output tokens", "prompt tokens", "valid items", "within limits"],
             )
+            .figures("USD", &["per million output tokens", "per thousand valid items"])
             .figures("share", &["valid", "cached", "forced"])
             .figures("", &["RSS MiB", "client CPU"]);
         for row in rows {
@@ -160,6 +161,7 @@ impl Report {
             let asked = row.sum(|of| of.items.as_ref().map(|items| items.asked));
             let prompt = row.sum(|of| of.tokens.prompt);
             let output = row.sum(|of| Some(of.tokens.output));
+            let price = row.card.price.as_ref();
             table.row(vec![
                 row.card.label(),
                 row.load.to_string(),
@@ -171,6 +173,8 @@ impl Report {
                 row.cell(|of| of.prompt_tokens_per_second),
                 row.cell(|of| of.valid_items_per_second),
                 row.cell(|of| of.goodput_per_second),
+                row.cell(|of| price?.usd_per_million(of.output_tokens_per_second)),
+                row.cell(|of| price?.usd_per_thousand(of.valid_items_per_second?)),
                 share(row.sum(|of| of.items.as_ref().map(|items| items.valid)), asked),
                 share(row.sum(|of| of.tokens.cached), prompt),
                 share(row.sum(|of| of.tokens.forced).filter(|&forced| forced > 0), output),
@@ -262,7 +266,8 @@ impl Report {
         let mut text = "Times are of requests that succeeded, from the moment each should have been sent. \
             TTFT: to the first text. ITL: between one piece of text and the next. TPOT: (last text − first \
             text) / (output tokens − 1) of a request. First item: to the first whole, valid item. E2E: to \
-            the end of the reply. Percentiles are nearest-rank"
+            the end of the reply. Rates are over the time from the first request to the end of the last. \
+            Percentiles are nearest-rank"
             .to_owned();
         text += if self.runs > 1 {
             ", and the median of the runs; in brackets the lowest and the highest run.\n"
@@ -274,6 +279,18 @@ impl Report {
         }
         if let Some(slo) = &self.slo {
             let _ = writeln!(text, "Within limits: {slo}.");
+        }
+        for card in &self.targets {
+            if let Some(price) = &card.price {
+                let _ = writeln!(
+                    text,
+                    "Cost of {}: {} at {} USD an hour, as if it did nothing else ({}).",
+                    card.label(),
+                    price.instance,
+                    price.usd_per_hour,
+                    price.basis
+                );
+            }
         }
         let mut counts: Vec<TokenCount> = self.measurements.iter().map(|of| of.tokens.counted).collect();
         counts.sort_unstable();
@@ -312,7 +329,7 @@ impl TargetCard {
         if self.simulated { format!("{} SIMULATED", self.name) } else { self.name.clone() }
     }
 
-    fn line(&self) -> String {
+    pub(super) fn line(&self) -> String {
         let mut text = self.place.clone();
         if let Some(model) = &self.model {
             let _ = write!(text, ", {model}");

@@ -1,10 +1,10 @@
 //! The machine a run is made on, as far as it says.
 
+use super::roofline::ModelShape;
 use crate::model::Model;
 use serde::Serialize;
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::io;
@@ -61,8 +61,7 @@ impl SystemCard {
         let flags = field(&cpuinfo, "flags").or_else(|| field(&cpuinfo, "Features")).unwrap_or_default();
         let has = |flag: &str| flags.split_whitespace().any(|word| word == flag);
         let line = |path: &str| Some(fs::read_to_string(path).ok()?.trim().to_owned());
-        let sockets: std::collections::BTreeSet<&str> =
-            cpuinfo.lines().filter_map(|line| value(line, "physical id")).collect();
+        let sockets: BTreeSet<&str> = cpuinfo.lines().filter_map(|line| value(line, "physical id")).collect();
         Self {
             date: timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())),
             mondai: env!("CARGO_PKG_VERSION").to_owned(),
@@ -100,23 +99,37 @@ impl SystemCard {
 }
 
 /// What a model's figures hang on: which file it is, and how its weights are kept there.
-///
-/// # Errors
-/// The file cannot be read.
-pub fn model_card(model: &Model) -> io::Result<Value> {
-    let mut types: BTreeMap<&str, usize> = BTreeMap::new();
-    for tensor in model.tensors() {
-        *types.entry(tensor.tensor_type().name()).or_default() += tensor.byte_len();
+#[derive(Clone, Debug, Serialize)]
+pub struct ModelCard {
+    pub file: Option<String>,
+    /// Of a file; folders have none.
+    pub sha256: Option<String>,
+    pub weight_bytes_by_type: BTreeMap<&'static str, usize>,
+    pub adapters: usize,
+    pub shape: ModelShape,
+}
+
+impl ModelCard {
+    /// # Errors
+    /// The file cannot be read.
+    pub fn of(model: &Model) -> io::Result<Self> {
+        let mut weight_bytes_by_type: BTreeMap<&'static str, usize> = BTreeMap::new();
+        for tensor in model.tensors() {
+            *weight_bytes_by_type.entry(tensor.tensor_type().name()).or_default() += tensor.byte_len();
+        }
+        let config = &model.config;
+        Ok(Self {
+            file: model.path.file_name().map(|name| name.to_string_lossy().into_owned()),
+            sha256: if model.path.is_file() { Some(sha256(&model.path)?) } else { None },
+            weight_bytes_by_type,
+            adapters: model.adapters().len(),
+            shape: ModelShape {
+                parameters: model.tensors().map(|tensor| tensor.elements()).sum(),
+                layers: config.layers,
+                cache_numbers_per_position: 2 * config.layers * config.kv_heads * config.head_dim,
+            },
+        })
     }
-    let digest = if model.path.is_file() { Some(sha256(&model.path)?) } else { None };
-    Ok(json!({
-        "file": model.path.file_name().map(|name| name.to_string_lossy()),
-        "sha256": digest,
-        "weight_bytes": types.values().sum::<usize>(),
-        "weight_bytes_by_type": types,
-        "adapters": model.adapters().len(),
-        "parameters": model.tensors().map(|tensor| tensor.elements()).sum::<usize>(),
-    }))
 }
 
 fn sha256(path: &Path) -> io::Result<String> {

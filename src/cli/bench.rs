@@ -3,8 +3,8 @@
 use super::loaded::Loaded;
 use super::{CommonFlags, Settings, logs};
 use crate::bench::{
-    Bench, Load, Loads, Progress, Report, Sampling, Slo, SystemCard, Target, Workload, WorkloadOptions,
-    model_card,
+    Bench, Load, Loads, ModelCard, Price, PriceTable, Progress, Report, Sampling, Slo, SystemCard, Target,
+    Workload, WorkloadOptions,
 };
 use crate::config::{HttpFlags, Origin};
 use crate::eval::EvalSet;
@@ -123,6 +123,16 @@ struct OutputFlags {
     /// Write a line of JSON for the run, and one for each measurement
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write a page with plots, and with what faster chips are predicted to do where the model is in this
+    /// process
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// The instance that a target runs on, for what tokens and items cost there
+    #[arg(long, value_name = "[NAME=]INSTANCE", value_delimiter = ',')]
+    instance: Vec<String>,
+    /// What instances cost an hour, instead of the table that is built in (src/bench/prices.toml)
+    #[arg(long, value_name = "FILE")]
+    prices: Option<PathBuf>,
 }
 
 /// What was named as a target.
@@ -140,6 +150,10 @@ impl BenchVerb {
             Some(path) => EvalSet::open(path)?,
             None => EvalSet::default_set(),
         };
+        let prices = match &self.output.prices {
+            Some(path) => PriceTable::open(path)?,
+            None => PriceTable::shipped(),
+        };
         if settings.model.slots.origin == Origin::Default {
             settings.model.slots.value = self.most_at_once();
         }
@@ -149,7 +163,10 @@ impl BenchVerb {
         let report = runtime.block_on(async {
             let mut targets = Vec::new();
             for (name, place) in places {
-                targets.push(self.open(name, place, &settings).await?);
+                let price = self.price(&name, &prices)?;
+                let mut target = self.open(name, place, &settings).await?;
+                target.card.price = price;
+                targets.push(target);
             }
             let bench = self.bench(targets, set);
             let bar = progress_bar();
@@ -159,6 +176,9 @@ impl BenchVerb {
         })?;
         if let Some(path) = &self.output.json {
             write(path, &report.json_lines()?)?;
+        }
+        if let Some(path) = &self.output.html {
+            write(path, &report.html())?;
         }
         io::stdout().write_all(report.table().as_bytes())?;
         let succeeded = report.measurements.iter().any(|of| of.requests.succeeded > 0);
@@ -217,19 +237,18 @@ impl BenchVerb {
         let model =
             Model::open(&settings_of_model.model.value, Path::new(&settings_of_model.models_dir.value))?;
         let weights =
-            model_card(&model).with_context(|| format!("{} cannot be read", model.path.display()))?;
-        Ok(Target::in_process(name, loaded.generator, loaded.quizzes, weights))
+            ModelCard::of(&model).with_context(|| format!("{} cannot be read", model.path.display()))?;
+        Ok(Target::in_process(name, loaded.generator, loaded.quizzes, Some(weights)))
     }
 
     fn pid(&self, name: &str) -> Result<Option<u32>> {
-        for named in &self.requests.pid {
-            let (of, pid) = named.split_once('=').unwrap_or((name, named));
-            if of == name {
-                let pid = pid.parse().with_context(|| format!("--pid: {pid:?} is no process id"))?;
-                return Ok(Some(pid));
-            }
-        }
-        Ok(None)
+        let pid = |pid: &str| pid.parse().with_context(|| format!("--pid: {pid:?} is no process id"));
+        of_target(&self.requests.pid, name).map(pid).transpose()
+    }
+
+    fn price(&self, name: &str, prices: &PriceTable) -> Result<Option<Price>> {
+        let price = |instance: &str| prices.of(instance).context("--instance");
+        of_target(&self.output.instance, name).map(price).transpose()
     }
 
     fn bench(&self, targets: Vec<Target>, set: EvalSet) -> Bench {
@@ -309,6 +328,15 @@ impl RequestFlags {
             },
         }
     }
+}
+
+/// What was given for a target: `NAME=VALUE`, or a value for all.
+fn of_target<'a>(given: &'a [String], name: &str) -> Option<&'a str> {
+    let value = |given: &'a String| match given.split_once('=') {
+        Some((of, value)) => (of == name).then_some(value),
+        None => Some(given.as_str()),
+    };
+    given.iter().find_map(value)
 }
 
 fn positive() -> clap::builder::RangedU64ValueParser {

@@ -9,6 +9,7 @@ mod bootstrap;
 mod candidate;
 mod flaws;
 mod metric;
+pub(crate) mod page;
 mod reader;
 mod record;
 mod report;

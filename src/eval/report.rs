@@ -1,5 +1,6 @@
 use super::bootstrap::{Estimate, mean_of};
 use super::metric::Metric;
+use super::page::{document, escaped};
 use super::record::{Author, PassageRecord, Scored};
 use super::run::EvalOptions;
 use crate::quiz::RejectReason;
@@ -123,15 +124,10 @@ impl Report {
 
     /// A page that needs nothing else: the table, a plot of it, and every item with its verdict.
     pub fn html(&self) -> String {
-        let title = format!("{}: quiz scorecard", escaped(&self.setting.model));
+        let title = format!("{}: quiz scorecard", self.setting.model);
         let items: String = self.records.iter().map(passage_html).collect();
-        format!(
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\n\
-             <style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n{plot}\n<pre>{table}</pre>\n\
-             <h2>Items</h2>\n{items}</body></html>\n",
-            plot = self.plot(),
-            table = escaped(&self.table()),
-        )
+        let (plot, table) = (self.plot(), escaped(&self.table()));
+        document(&title, STYLE, &format!("{plot}\n<pre>{table}</pre>\n<h2>Items</h2>\n{items}"))
     }
 
     /// Means and intervals on one scale, the model's above the people's.
@@ -177,9 +173,7 @@ impl Report {
     }
 }
 
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}\
-pre{overflow-x:auto;font-size:13px}svg{width:100%;font-size:12px}.grid{stroke:#ddd}\
-line.model{stroke:#2f4f93;stroke-width:2}circle.model,.key.model{fill:#2f4f93;background:#2f4f93}\
+const STYLE: &str = "line.model{stroke:#2f4f93;stroke-width:2}circle.model,.key.model{fill:#2f4f93;background:#2f4f93}\
 line.people{stroke:#b5651d;stroke-width:2}circle.people,.key.people{fill:#b5651d;background:#b5651d}\
 .key{display:inline-block;width:.8em;height:.8em;border-radius:50%}\
 li.usable{color:#1c6b3c}li.missing{color:#a33}small{color:#666}";
@@ -218,8 +212,4 @@ fn item_html(scored: &Scored) -> String {
         escaped(&others),
         escaped(notes.trim())
     )
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -84,7 +84,7 @@ impl Paces {
     }
 
     fn in_process(&self) -> Target {
-        Target::in_process("inside".to_owned(), self.generator.clone(), self.quizzes.clone(), Value::Null)
+        Target::in_process("inside".to_owned(), self.generator.clone(), self.quizzes.clone(), None)
     }
 
     /// The same model behind a socket.
@@ -165,6 +165,13 @@ async fn delays_show_where_they_are() {
         assert!(table.contains(part), "no {part:?} in\n{table}");
     }
     assert!(paces.control.violations().is_empty());
+
+    let page = report.html();
+    for part in ["SIMULATED targets", "First token by then, 2 at once", "<svg", "inside SIMULATED p50"] {
+        assert!(page.contains(part), "no {part:?} in the page");
+    }
+    assert!(!page.contains("<script") && !page.contains("src=") && !page.contains("href="));
+    assert!(!page.contains("prediction"), "no model file was named to predict anything of");
 
     let lines = report.json_lines().unwrap();
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

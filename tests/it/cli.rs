@@ -95,6 +95,7 @@ fn errors_name_what_is_wrong() {
         (&["bench", "--goodput", "ttft:soon"], "soon"),
         (&["bench", "http://127.0.0.1:1"], "http://127.0.0.1:1"),
         (&["bench", "abacus"], "abacus"),
+        (&["bench", "--instance", "c7i.tiny"], "c7i.xlarge"),
     ] {
         let said = failure(args);
         assert!(said.contains(expected), "{args:?} said {said}");

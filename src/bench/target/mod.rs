@@ -5,7 +5,9 @@ mod in_process;
 mod quiz_url;
 
 use super::client::Client;
+use super::prices::Price;
 use super::sample::{Failure, Reply, Stopwatch};
+use super::system::ModelCard;
 use super::workload::{Work, Workload};
 use crate::generation::Generator;
 use crate::quiz::QuizService;
@@ -37,13 +39,22 @@ pub struct TargetCard {
     pub simulated: bool,
     /// The process whose memory is looked at.
     pub pid: Option<u32>,
-    /// What it says of itself at /v1/models; in this process its limits, and its weights' file.
+    /// In this process.
+    pub weights: Option<ModelCard>,
+    /// What it runs on, or would, where that has a price.
+    pub price: Option<Price>,
+    /// What it says of itself at /v1/models; in this process its limits.
     pub details: Value,
 }
 
 impl Target {
-    /// A model in this process; `weights` is what is known of its file, see [`model_card`](super::model_card).
-    pub fn in_process(name: String, generator: Generator, quizzes: QuizService, weights: Value) -> Self {
+    /// A model in this process.
+    pub fn in_process(
+        name: String,
+        generator: Generator,
+        quizzes: QuizService,
+        weights: Option<ModelCard>,
+    ) -> Self {
         let limits = generator.engine().limits();
         let card = TargetCard {
             name,
@@ -52,9 +63,11 @@ impl Target {
             model: Some(generator.model_name().to_owned()),
             simulated: limits.simulated,
             pid: Some(std::process::id()),
+            weights,
+            price: None,
             details: serde_json::json!({
                 "slots": limits.slots, "context_len": limits.context_len,
-                "max_step_tokens": limits.max_step_tokens, "weights": weights,
+                "max_step_tokens": limits.max_step_tokens,
             }),
         };
         Self { card, place: Place::InProcess { generator, quizzes } }
@@ -92,6 +105,8 @@ impl Target {
             model: model.or_else(|| details["id"].as_str().map(str::to_owned)),
             simulated: details["simulated"].as_bool().unwrap_or(false),
             pid,
+            weights: None,
+            price: None,
             details,
         };
         Ok(Self { card, place: Place::Url { client } })
