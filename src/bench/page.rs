@@ -15,7 +15,8 @@ use std::fmt::Write;
 
 type Value = fn(&Measurement) -> Option<f64>;
 
-const STYLE: &str = "figure{margin:1.5rem 0}figcaption{font-weight:600}.legend{margin:.2rem 0;font-size:13px}\
+const STYLE: &str = "body{max-width:80rem}\
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(26rem,1fr));gap:1rem 2rem}figure{margin:0}figcaption{font-weight:600}.legend{margin:.2rem 0;font-size:13px}\
 .legend span{margin-right:1.2em;white-space:nowrap}.legend i{display:inline-block;width:1.6em;vertical-align:middle}\
 .predicted{border:2px dashed #b5651d;padding:0 1rem}.warn{background:#fff3cd;padding:.5rem 1rem}\
 dt{font-weight:600}dd{margin:0 0 .4rem}";
@@ -38,7 +39,7 @@ impl Report {
             ""
         };
         let body = format!(
-            "{simulated}<pre>{}</pre>\n{}{}<h2>Machine</h2>\n{}{}",
+            "{simulated}<pre>{}</pre>\n<div class=\"plots\">{}{}</div><h2>Machine</h2>\n{}{}",
             escaped(&self.table()),
             self.plots(&rows),
             self.arrival_curves(&rows),

@@ -32,10 +32,10 @@ const TOP: f64 = 12.0;
 const BOTTOM: f64 = 44.0;
 
 impl Plot<'_> {
-    /// A figure with its heading and legend; nothing where there is no point to show.
+    /// A figure with its heading and legend; nothing where all points stand at one place.
     pub(super) fn svg(&self) -> String {
         let points = || self.series.iter().flat_map(|series| &series.points);
-        if points().count() < 2 {
+        if points().all(|point| Some(point.0) == points().next().map(|first| first.0)) {
             return String::new();
         }
         let x_axis = Axis::to(points().map(|point| point.0).fold(0.0, f64::max));
@@ -170,6 +170,7 @@ mod tests {
             Plot { title: "t", x_label: "x", y_label: "y", series: vec![series(points)] }.svg()
         };
         assert_eq!(plot(&[]), "");
+        assert_eq!(plot(&[(1.0, 2.0), (1.0, 3.0)]), "");
         let svg = plot(&[(1.0, 2.0), (3.0, 4.0)]);
         assert!(svg.contains("&lt;a&gt;: 4.00 at 3.00") && !svg.contains("<a>"), "{svg}");
         assert!(svg.contains("stroke-dasharray"));

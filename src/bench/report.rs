@@ -132,7 +132,11 @@ impl Report {
         let _ = writeln!(
             text,
             "{} of {} requests for each load, after {} to warm up",
-            if self.runs == 1 { "1 run".to_owned() } else { format!("{} interleaved runs", self.runs) },
+            match self.runs {
+                1 => "1 run".to_owned(),
+                runs if self.targets.len() == 1 => format!("{runs} runs"),
+                runs => format!("{runs} interleaved runs"),
+            },
             self.requests,
             self.warm_up
         );
@@ -150,7 +154,7 @@ impl Report {
                 "a second",
                 &["requests", "output tokens", "prompt tokens", "valid items", "within limits"],
             )
-            .figures("USD", &["per million output tokens", "per thousand valid items"])
+            .figures("USD", &["per M output tokens", "per 1000 items"])
             .figures("share", &["valid", "cached", "forced"])
             .figures("", &["RSS MiB", "client CPU"]);
         for row in rows {
@@ -263,11 +267,15 @@ impl Report {
 
     /// What the words in the tables mean.
     pub(super) fn definitions(&self) -> String {
-        let mut text = "Times are of requests that succeeded, from the moment each should have been sent. \
-            TTFT: to the first text. ITL: between one piece of text and the next. TPOT: (last text − first \
-            text) / (output tokens − 1) of a request. First item: to the first whole, valid item. E2E: to \
-            the end of the reply. Rates are over the time from the first request to the end of the last. \
-            Percentiles are nearest-rank"
+        let mut text = "\
+Times are of requests that succeeded, from the moment each should have been sent; rates are over the time
+from the first request to the end of the last.
+  TTFT        to the first text
+  first item  to the first whole, valid item
+  ITL         from one piece of text to the next
+  TPOT        (last text − first text) / (output tokens − 1) of a request
+  E2E         to the end of the reply
+Percentiles are nearest-rank"
             .to_owned();
         text += if self.runs > 1 {
             ", and the median of the runs; in brackets the lowest and the highest run.\n"

@@ -66,7 +66,7 @@ impl SystemCard {
             date: timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())),
             mondai: env!("CARGO_PKG_VERSION").to_owned(),
             commit: commit(),
-            command: std::env::args().collect(),
+            command: without_secrets(std::env::args()),
             cpu: field(&cpuinfo, "model name"),
             cpu_flags: FLAGS.into_iter().filter(|flag| has(flag)).map(str::to_owned).collect(),
             cpus: std::thread::available_parallelism().ok().map(usize::from),
@@ -132,6 +132,21 @@ impl ModelCard {
     }
 }
 
+/// Reports are shown around; a key is not.
+fn without_secrets(args: impl Iterator<Item = String>) -> Vec<String> {
+    const SECRET: &str = "--api-key";
+    let mut follows = false;
+    args.map(|arg| {
+        let hidden = std::mem::replace(&mut follows, arg == SECRET);
+        match arg.split_once('=') {
+            Some((SECRET, _)) => format!("{SECRET}=..."),
+            _ if hidden => "...".to_owned(),
+            _ => arg,
+        }
+    })
+    .collect()
+}
+
 fn sha256(path: &Path) -> io::Result<String> {
     let mut digest = Sha256::new();
     io::copy(&mut fs::File::open(path)?, &mut digest)?;
@@ -187,6 +202,13 @@ mod tests {
         assert_eq!(timestamp(0), "1970-01-01T00:00:00Z");
         assert_eq!(timestamp(951_827_696), "2000-02-29T12:34:56Z");
         assert_eq!(timestamp(1_795_384_506), "2026-11-22T21:55:06Z");
+    }
+
+    #[test]
+    fn a_key_is_not_shown() {
+        let args = ["mondai", "--api-key", "abc", "--seed", "1", "--api-key=abc"].map(str::to_owned);
+        let shown = without_secrets(args.into_iter()).join(" ");
+        assert_eq!(shown, "mondai --api-key ... --seed 1 --api-key=...");
     }
 
     #[test]

@@ -45,7 +45,7 @@ enum Command {
     Serve(serve::Serve),
     Generate(generate::Generate),
     Eval(eval::Eval),
-    Bench(bench::BenchVerb),
+    Bench(Box<bench::BenchVerb>),
     Library(library::LibraryVerb),
     Inspect(inspect::Inspect),
     Pull(PullArgs),
