@@ -6,7 +6,6 @@ use super::thread::EngineThread;
 use super::{EngineError, SequenceRequest, TokenEvent};
 use crate::backend::{Backend, Limits};
 use crate::metrics::Metrics;
-use crate::text::TokenId;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -94,7 +93,7 @@ impl Engine {
         if shared.is_draining() {
             return Err(EngineError::ShuttingDown);
         }
-        check_prompt(&request.prompt, limits)?;
+        check_tokens(&request, limits)?;
         if !shared.enter(limits.slots + options.max_queued) {
             let queued = options.max_queued;
             return Err(EngineError::QueueFull { queued, retry_after: shared.retry_after(queued) });
@@ -133,18 +132,19 @@ impl Drop for Inner {
     }
 }
 
-fn check_prompt(prompt: &[TokenId], limits: &Limits) -> Result<(), EngineError> {
+fn check_tokens(request: &SequenceRequest, limits: &Limits) -> Result<(), EngineError> {
+    let SequenceRequest { prompt, given, .. } = request;
     let invalid = |reason| Err(EngineError::Sequence { reason });
     if prompt.is_empty() {
         return invalid("the prompt is empty".to_owned());
     }
-    if prompt.len() + 1 > limits.context_len {
+    if prompt.len() + given.len().max(1) > limits.context_len {
         return Err(EngineError::PromptTooLong {
             prompt_tokens: prompt.len(),
             context_len: limits.context_len,
         });
     }
-    match prompt.iter().find(|&&token| token as usize >= limits.vocab_size) {
+    match prompt.iter().chain(given).find(|&&token| token as usize >= limits.vocab_size) {
         Some(token) => invalid(format!("token {token} is outside the vocabulary of {}", limits.vocab_size)),
         None => Ok(()),
     }

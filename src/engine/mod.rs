@@ -28,6 +28,9 @@ pub struct SequenceRequest {
     pub max_new_tokens: usize,
     pub sampling: SamplingParams,
     pub grammar: Option<Grammar>,
+    /// A reply to be read instead of written: nothing is sampled, and its tokens come back as forced ones,
+    /// each with its log-probability after all before it. Empty: a reply is to be written.
+    pub given: Vec<TokenId>,
     /// Tokens that end the reply when sampled; they are reported too. A grammar decides alone when the
     /// reply ends: with one, these are not looked at.
     pub stop_tokens: Vec<TokenId>,
@@ -46,7 +49,7 @@ pub enum TokenEvent {
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewToken {
     pub token: TokenId,
-    /// Written by the grammar alone, never sampled.
+    /// Written by the grammar alone, or given; never sampled.
     pub forced: bool,
     pub logprobs: Option<TokenLogprobs>,
 }

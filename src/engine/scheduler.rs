@@ -24,6 +24,9 @@ use std::collections::VecDeque;
 /// A shared prefix shorter than this is computed again: a copy or a wait costs more than it saves. (vLLM
 /// shares whole blocks of 16 tokens.)
 const WORTH_REUSING: usize = 16;
+/// Rows of logits one step may have, if it has no more rows of tokens: they take some 200 KB each, and
+/// given replies want one for each token.
+const MAX_STEP_LOGITS: usize = 64;
 
 /// Names a sequence for as long as the engine runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,10 +36,16 @@ pub(crate) struct SequenceId(pub(crate) u64);
 pub(crate) struct Scheduler {
     max_step_rows: usize,
     max_step_tokens: usize,
-    waiting: VecDeque<(SequenceId, Vec<TokenId>)>,
+    waiting: VecDeque<Waiting>,
     slots: Vec<SlotState>,
     /// Counts admissions, rows and releases: the order of things, not their time.
     tick: u64,
+}
+
+struct Waiting {
+    id: SequenceId,
+    tokens: Vec<TokenId>,
+    logits_from: usize,
 }
 
 struct SlotState {
@@ -53,6 +62,8 @@ struct Holder {
     id: SequenceId,
     /// Tokens it came with; those after them are its reply.
     prompt_len: usize,
+    /// Of them, the first whose logits are wanted.
+    logits_from: usize,
     admitted_at: u64,
     planned_at: u64,
 }
@@ -72,8 +83,9 @@ pub(crate) struct PlannedRow {
     pub(crate) slot: Slot,
     pub(crate) start: usize,
     pub(crate) len: usize,
-    /// It ends with the sequence's last token: its logits choose the next one.
-    pub(crate) wants_logits: bool,
+    /// The first of its tokens whose logits are wanted, `len` for none. Of most sequences that is the last
+    /// token alone: its logits choose the next one.
+    pub(crate) logits_from: usize,
     /// How many of its tokens are of the prompt.
     pub(crate) n_prompt: usize,
 }
@@ -92,9 +104,11 @@ impl Scheduler {
 
     /// Puts a sequence at the end of the queue. The queue's bound is kept at the engine's door, where a
     /// refusal need not wait for a step.
-    pub(crate) fn submit(&mut self, id: SequenceId, prompt: Vec<TokenId>) {
-        debug_assert!(!prompt.is_empty());
-        self.waiting.push_back((id, prompt));
+    ///
+    /// The logits of `prompt[logits_from..]` are wanted, the last token's always.
+    pub(crate) fn submit(&mut self, id: SequenceId, prompt: Vec<TokenId>, logits_from: usize) {
+        debug_assert!(logits_from < prompt.len());
+        self.waiting.push_back(Waiting { id, tokens: prompt, logits_from });
     }
 
     pub(crate) fn n_waiting(&self) -> usize {
@@ -108,9 +122,10 @@ impl Scheduler {
     /// Moves the head of the queue to a free slot, again and again, up to the first that needs a copy.
     /// Call it until it returns `None`.
     pub(crate) fn admit(&mut self) -> Option<PrefixCopy> {
-        while let Some((_, prompt)) = self.waiting.front() {
-            let placement = self.place(prompt)?;
-            let (id, prompt) = self.waiting.pop_front().expect("the queue has a head");
+        while let Some(head) = self.waiting.front() {
+            let placement = self.place(&head.tokens[..head.logits_from])?;
+            let Waiting { id, tokens: prompt, logits_from } =
+                self.waiting.pop_front().expect("the queue has a head");
             self.tick += 1;
             if let Some(from) = placement.copy_from {
                 self.slots[from].used_at = self.tick;
@@ -119,7 +134,7 @@ impl Scheduler {
             let prompt_len = prompt.len();
             slot.tokens = prompt;
             slot.n_resident = placement.n_shared;
-            slot.holder = Some(Holder { id, prompt_len, admitted_at: self.tick, planned_at: self.tick });
+            slot.holder = Some(Holder { id, prompt_len, logits_from, admitted_at: self.tick, planned_at: self.tick });
             if let Some(from) = placement.copy_from {
                 return Some(PrefixCopy {
                     from: Slot(from),
@@ -158,6 +173,7 @@ impl Scheduler {
 
         let mut rows = Vec::with_capacity(self.slots.len().min(self.max_step_rows));
         let mut tokens_left = self.max_step_tokens;
+        let mut logits_left = MAX_STEP_LOGITS.max(self.max_step_rows);
         let kept_for_prompts = usize::from(!prompts.is_empty());
         let for_replies = replies.into_iter().map(|reply| (reply, kept_for_prompts));
         let for_prompts = prompts.into_iter().map(|prompt| (prompt, 0));
@@ -165,8 +181,12 @@ impl Scheduler {
             if rows.len() + kept_back >= self.max_step_rows || tokens_left <= kept_back {
                 continue;
             }
-            let row = self.row(idx, tokens_left - kept_back);
+            // What stands before the first logits counts for none; one is kept for each row to come.
+            let first = self.slots[idx].before_logits();
+            let max_logits = (logits_left + rows.len() + 1).saturating_sub(self.max_step_rows).max(1);
+            let row = self.row(idx, (tokens_left - kept_back).min(first + max_logits));
             tokens_left -= row.len;
+            logits_left -= row.len - row.logits_from;
             rows.push(row);
         }
         rows
@@ -196,7 +216,7 @@ impl Scheduler {
             slot.holder = None;
             slot.used_at = tick;
         } else {
-            self.waiting.retain(|(waiting, _)| *waiting != id);
+            self.waiting.retain(|waiting| waiting.id != id);
         }
     }
 
@@ -221,21 +241,25 @@ impl Scheduler {
         let pending = slot.tokens.len() - slot.n_resident;
         debug_assert!(pending > 0, "a running sequence always has a token to compute");
         let len = pending.min(max_len);
+        let logits_from = if slot.n_resident < holder.prompt_len {
+            holder.logits_from.saturating_sub(slot.n_resident).min(len)
+        } else {
+            len - usize::from(len == pending)
+        };
         PlannedRow {
             id: holder.id,
             slot: Slot(idx),
             start: slot.n_resident,
             len,
-            wants_logits: len == pending,
+            logits_from,
             n_prompt: len.min(holder.prompt_len.saturating_sub(slot.n_resident)),
         }
     }
 
-    /// Where a prompt goes, and what it takes over; `None` while there is no slot, or it is better to wait.
-    fn place(&self, prompt: &[TokenId]) -> Option<Placement> {
+    /// Where a prompt goes, and what it takes over of what it can use: all up to the tokens whose logits are
+    /// wanted. `None` while there is no slot, or it is better to wait.
+    fn place(&self, usable: &[TokenId]) -> Option<Placement> {
         let oldest = self.free_slots().min_by_key(|&idx| self.slots[idx].used_at)?;
-        // The last token is computed in any case: its logits are wanted.
-        let usable = &prompt[..prompt.len() - 1];
         let n_shared: Vec<usize> =
             self.slots.iter().map(|slot| common_prefix(&slot.tokens[..slot.n_resident], usable)).collect();
         let best = (0..self.slots.len()).max_by_key(|&idx| n_shared[idx]).expect("there is a slot");
@@ -265,6 +289,15 @@ impl Scheduler {
 
     fn free_slots(&self) -> impl Iterator<Item = usize> {
         (0..self.slots.len()).filter(|&idx| self.slots[idx].holder.is_none())
+    }
+}
+
+impl SlotState {
+    /// Tokens to be computed before the first whose logits are wanted. Of a reply that is all but the last.
+    fn before_logits(&self) -> usize {
+        let pending = self.tokens.len() - self.n_resident;
+        let holder = self.holder.as_ref().filter(|holder| self.n_resident < holder.prompt_len);
+        holder.map_or(pending - 1, |holder| holder.logits_from.saturating_sub(self.n_resident))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{EngineError, FinishReason, NewToken, SequenceRequest, SequenceSummary, TokenEvent};
 use crate::metrics::Metrics;
-use crate::sampling::{Grammar, Sampler, TokenLogprobs};
+use crate::sampling::{Grammar, Sampler, TokenLogprobs, log_probabilities};
 use crate::text::TokenId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +16,8 @@ pub(super) struct Sequence {
     sampler: Sampler,
     grammar: Option<Grammar>,
     stop_tokens: Vec<TokenId>,
+    /// The reply, where it is read and not written.
+    given: Vec<TokenId>,
     /// Tokens the reply may have, by the request and by the context.
     budget: usize,
 
@@ -49,11 +51,12 @@ impl Sequence {
         events: UnboundedSender<TokenEvent>,
         stop: Arc<AtomicBool>,
     ) -> Self {
-        let SequenceRequest { prompt, max_new_tokens, sampling, grammar, stop_tokens } = request;
+        let SequenceRequest { prompt, max_new_tokens, sampling, grammar, given, stop_tokens } = request;
         Self {
             sampler: Sampler::new(sampling, &prompt),
             grammar,
             stop_tokens,
+            given,
             budget: max_new_tokens.clamp(1, context_len - prompt.len()),
             events,
             stop,
@@ -71,14 +74,18 @@ impl Sequence {
     }
 
     /// What is to be computed before the first token can be sampled: the prompt, and the tokens that the
-    /// grammar forces at the very start. `Err` where nothing is to be sampled at all.
-    pub(super) fn begin(&mut self) -> Result<Vec<TokenId>, End> {
+    /// grammar forces at the very start; or a given reply. With the first of them whose logits are wanted.
+    /// `Err` where nothing is to be sampled at all.
+    pub(super) fn begin(&mut self) -> Result<(Vec<TokenId>, usize), End> {
         if let Some(reason) = self.take_forced().map_err(failed)? {
             return Err(End::Finished(reason));
         }
         let mut tokens = std::mem::take(&mut self.prompt);
         tokens.extend(self.fresh.iter().map(|new| new.token));
-        Ok(tokens)
+        let logits_from = tokens.len() - 1;
+        // Nothing comes after the last token of a given reply: it need not be computed.
+        tokens.extend(&self.given[..self.given.len().saturating_sub(1)]);
+        Ok((tokens, logits_from))
     }
 
     /// How the sequence must end before its next step, whatever the model says.
@@ -105,6 +112,11 @@ impl Sequence {
     /// to be read by [`fresh_tokens`](Self::fresh_tokens) and sent by [`report`](Self::report).
     pub(super) fn advance(&mut self, logits: &mut [f32]) -> Result<Option<FinishReason>, String> {
         let error = |error: &dyn std::fmt::Display| error.to_string();
+        if let Some(&token) = self.given.get(self.n_completion) {
+            let logprobs = log_probabilities(logits, token, 0).map_err(|e| error(&e))?;
+            self.take(token, true, Some(logprobs));
+            return Ok((self.n_completion == self.given.len()).then_some(FinishReason::Stop));
+        }
         let mask = self.grammar.as_mut().map(Grammar::mask).transpose().map_err(|e| error(&e))?;
         let sampled = self.sampler.sample(logits, mask).map_err(|e| error(&e))?;
         let Some(grammar) = &mut self.grammar else {
@@ -147,6 +159,11 @@ impl Sequence {
         self.n_completion += 1;
         self.n_forced += usize::from(forced);
         self.fresh.push(NewToken { token, forced, logprobs });
+    }
+
+    /// Whether the reply is read and not written: all of it is known from the start.
+    pub(super) fn is_given(&self) -> bool {
+        !self.given.is_empty()
     }
 
     /// Tokens that were not yet sent, without the first `n_known`.

@@ -113,7 +113,7 @@ impl EngineThread {
         let begun = guard(|| sequence.begin());
         self.sequences.insert(id, sequence);
         match begun {
-            Ok(Ok(tokens)) => self.scheduler.submit(id, tokens),
+            Ok(Ok((tokens, logits_from))) => self.scheduler.submit(id, tokens, logits_from),
             Ok(Err(end)) => self.report_and_end(id, end),
             Err(panic) => self.end(id, failed(panic)),
         }
@@ -178,7 +178,7 @@ impl EngineThread {
                 slot: row.slot,
                 start: row.start,
                 tokens: self.scheduler.tokens(row),
-                logits_from: row.len - usize::from(row.wants_logits),
+                logits_from: row.logits_from,
             })
             .collect();
         let began = Instant::now();
@@ -187,7 +187,7 @@ impl EngineThread {
         let n_prompt: usize = planned.iter().map(|row| row.n_prompt).sum();
         self.metrics.engine_step(began.elapsed(), rows.len(), n_prompt, n_tokens - n_prompt);
 
-        let n_wanted = planned.iter().filter(|row| row.wants_logits).count();
+        let n_wanted: usize = planned.iter().map(|row| row.len - row.logits_from).sum();
         if self.logits.len() != n_wanted {
             let reason = format!("the backend gave {} rows of logits for {n_wanted}", self.logits.len());
             return Err(RunError::Rows { reason });
@@ -200,7 +200,7 @@ impl EngineThread {
         let mut logits_idx = 0;
         for row in rows {
             self.scheduler.computed(row);
-            if row.wants_logits {
+            for _ in row.logits_from..row.len {
                 self.advance(row.id, logits_idx);
                 logits_idx += 1;
             }
@@ -208,10 +208,12 @@ impl EngineThread {
     }
 
     fn advance(&mut self, id: SequenceId, logits_idx: usize) {
-        let sequence = self.sequences.get_mut(&id).expect("rows are planned for known sequences");
+        // One that failed at a row of logits has no use for the others.
+        let Some(sequence) = self.sequences.get_mut(&id) else { return };
         let n_known = sequence.n_fresh(); // forced at the very start: the scheduler has them already
         let logits = self.logits.row_mut(logits_idx);
         match guard(|| sequence.advance(logits)) {
+            Ok(Ok(None)) if sequence.is_given() => {}
             Ok(Ok(None)) => {
                 for token in sequence.fresh_tokens(n_known) {
                     self.scheduler.push(id, token);

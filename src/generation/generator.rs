@@ -79,6 +79,7 @@ impl Inner {
             max_new_tokens,
             sampling: request.sampling,
             grammar,
+            given: Vec::new(),
             stop_tokens: stop_tokens.clone(),
         })?;
         Ok(TextStream::new(prompt_tokens, tokens, Arc::clone(&self.tokenizer), stop_tokens, request.stop))

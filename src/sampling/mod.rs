@@ -10,4 +10,5 @@ mod truncation;
 
 pub use grammar::{Grammar, GrammarCompiler, GrammarError, GrammarSpec, TokenMask};
 pub use params::SamplingParams;
+pub(crate) use sampler::log_probabilities;
 pub use sampler::{SampleError, Sampled, Sampler, TokenLogprobs};

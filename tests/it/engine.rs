@@ -45,6 +45,7 @@ fn request(prompt: &[u32], max_new_tokens: usize) -> SequenceRequest {
             ..Default::default()
         },
         grammar: None,
+        given: Vec::new(),
         stop_tokens: vec![0],
     }
 }

@@ -47,6 +47,7 @@ fn request(prompt: &[u32], schema: &Value, max_new_tokens: usize, seed: u64) -> 
         max_new_tokens,
         sampling: SamplingParams { seed, ..Default::default() },
         grammar: Some(COMPILER.compile(&spec, max_new_tokens).unwrap()),
+        given: Vec::new(),
         stop_tokens: vec![],
     }
 }

@@ -34,6 +34,8 @@ struct World {
 
 struct Wants {
     tokens: Vec<TokenId>,
+    /// The first token whose logits did not come yet.
+    logits_from: usize,
     n_more: usize,
     started: bool,
 }
@@ -53,10 +55,16 @@ impl World {
     }
 
     fn submit(&mut self, prompt: Vec<TokenId>, n_more: usize) -> SequenceId {
+        let logits_from = prompt.len() - 1;
+        self.submit_given(prompt, logits_from, n_more)
+    }
+
+    /// Submits a prompt of which more logits than the last are wanted.
+    fn submit_given(&mut self, prompt: Vec<TokenId>, logits_from: usize, n_more: usize) -> SequenceId {
         let id = SequenceId(self.n_submitted);
         self.n_submitted += 1;
-        self.scheduler.submit(id, prompt.clone());
-        self.live.insert(id, Wants { tokens: prompt, n_more, started: false });
+        self.scheduler.submit(id, prompt.clone(), logits_from);
+        self.live.insert(id, Wants { tokens: prompt, logits_from, n_more, started: false });
         id
     }
 
@@ -91,7 +99,9 @@ impl World {
             cached.extend_from_slice(self.scheduler.tokens(row));
             self.scheduler.computed(row);
             self.n_computed += row.len;
-            if row.wants_logits {
+            let wants = self.live.get_mut(&row.id).expect("it is live");
+            wants.logits_from += row.len - row.logits_from;
+            if wants.logits_from == wants.tokens.len() {
                 self.grow(row.id, n_forced);
             }
         }
@@ -107,6 +117,7 @@ impl World {
         }
         for _ in 0..=n_forced {
             let token = 2_000_000 + wants.tokens.len() as TokenId;
+            wants.logits_from = wants.tokens.len();
             wants.tokens.push(token);
             self.scheduler.push(id, token);
         }
@@ -115,6 +126,7 @@ impl World {
     fn check(&mut self, rows: &[PlannedRow]) {
         assert!(rows.len() <= self.limits.max_step_rows);
         assert!(rows.iter().map(|row| row.len).sum::<usize>() <= self.max_step_tokens);
+        assert!(rows.iter().map(|row| row.len - row.logits_from).sum::<usize>() <= MAX_STEP_LOGITS);
         assert_eq!(rows.is_empty(), self.live.is_empty(), "a step always gets somebody further");
         let mut slots: Vec<_> = rows.iter().map(|row| row.slot).collect();
         slots.sort_unstable();
@@ -125,7 +137,8 @@ impl World {
             assert!(row.len > 0 && row.start + row.len <= wants.tokens.len());
             assert_eq!(self.scheduler.tokens(row), &wants.tokens[row.start..row.start + row.len]);
             assert_eq!(self.cache[row.slot.0].get(..row.start), Some(&wants.tokens[..row.start]));
-            assert_eq!(row.wants_logits, row.start + row.len == wants.tokens.len());
+            let reached = (row.start + row.len).min(wants.logits_from).max(row.start);
+            assert_eq!(row.start + row.logits_from, reached, "all wanted logits, each once");
             wants.started = true;
         }
         let late = self.live.iter().find(|(_, wants)| !wants.started).map(|(&id, _)| id);
@@ -151,6 +164,7 @@ impl World {
 
 #[derive(Clone, Debug)]
 enum Op {
+    SubmitGiven { family: u32, shared: usize, own: usize, from: prop::sample::Index },
     Submit { family: u32, shared: usize, own: usize, n_more: usize },
     Cancel(prop::sample::Index),
     Step { failing_row: Option<usize>, copies_fail: bool, n_forced: usize },
@@ -162,6 +176,8 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         3 => (0..3_u32, 0..90_usize, 1..60_usize, 1..12_usize)
             .prop_map(|(family, shared, own, n_more)| Op::Submit { family, shared, own, n_more }),
+        1 => (0..3_u32, 0..90_usize, 1..90_usize, any::<prop::sample::Index>())
+            .prop_map(|(family, shared, own, from)| Op::SubmitGiven { family, shared, own, from }),
         1 => any::<prop::sample::Index>().prop_map(Op::Cancel),
         4 => step,
     ]
@@ -182,6 +198,11 @@ proptest! {
                     let author = world.n_submitted as u32 % 5;
                     world.submit(prompt(family, shared, author, own), n_more);
                     n_wanted += shared + own + 7 * n_more;
+                }
+                Op::SubmitGiven { family, shared, own, from } => {
+                    let author = world.n_submitted as u32 % 5;
+                    world.submit_given(prompt(family, shared, author, own), from.index(shared + own), 1);
+                    n_wanted += shared + own;
                 }
                 Op::Cancel(who) if !world.live.is_empty() => {
                     let id = *who.get(&world.live.keys().copied().collect::<Vec<_>>());
@@ -253,7 +274,7 @@ fn forced_tokens_and_the_last_one_are_one_row() {
     world.submit(prompt(0, 0, 0, 10), 3);
     world.step(None, false, 5);
     let rows = world.step(None, false, 0);
-    assert_eq!((rows[0].start, rows[0].len, rows[0].wants_logits, rows[0].n_prompt), (10, 6, true, 0));
+    assert_eq!((rows[0].start, rows[0].len, rows[0].logits_from, rows[0].n_prompt), (10, 6, 5, 0));
 }
 
 #[test]
