@@ -25,18 +25,22 @@ impl QuizPlan {
     pub(super) fn request(&self, index: usize, attempt: usize) -> TextRequest {
         let (item, spec) = (&self.items[index], &self.spec);
         let shown;
-        let (about, candidates) = match &item.ground {
+        let (about, candidates, names) = match &item.ground {
             Ground::Memory => {
                 // Neighbours ask about different sides, and so does the next attempt.
                 let first = derive(spec.seed, Purpose::Angle, 0, 0);
                 let angle = first.wrapping_add((index + attempt) as u64);
-                (About::Topic { topic: spec.subject.text(), angle }, Vec::new())
+                (About::Topic { topic: spec.subject.text(), angle }, Vec::new(), Vec::new())
             }
             Ground::Text(excerpt) => {
                 shown = excerpt.passage();
                 let sentences = candidates(excerpt, attempt);
                 let sentences = sentences.map(|sentence| excerpt.source.sentence_text(sentence));
-                (About::Passage(&shown), sentences.collect())
+                let names = match item.kind {
+                    ItemKind::TrueFalse if !item.truth => excerpt.names(),
+                    _ => Vec::new(),
+                };
+                (About::Passage(&shown), sentences.collect(), names)
             }
         };
         let prompt = ItemPrompt {
@@ -54,6 +58,7 @@ impl QuizPlan {
             language: &spec.language,
             truth: item.truth,
             candidates: &candidates,
+            names: &names,
         };
         let min_temperature = if attempt == 0 { 0.0 } else { MIN_RETRY_TEMPERATURE };
         TextRequest {

@@ -3,11 +3,12 @@
 //!
 //! With a source nothing in it can be invented: the evidence is a sentence of the source, the answer
 //! are words of that sentence. A true statement is the sentence itself, a false one the sentence with
-//! one name, number or word replaced, so that the key is right whatever the model writes.
+//! one number, name or word replaced, so that the key is right whatever the model writes.
 
+use super::falsify::{Change, Substitute, change};
 use super::language::Language;
 use super::script::is_unspaced;
-use super::span::{Form, answer_spans, replaceable_spans};
+use super::span::{Form, answer_spans};
 use super::spec::ItemKind;
 use super::wording::fold_spaces;
 use crate::sampling::GrammarSpec;
@@ -21,6 +22,8 @@ pub(super) struct ItemGrammar<'a> {
     pub(super) truth: bool,
     /// Sentences of the source to rest on, one of which the model chooses; empty without a source.
     pub(super) candidates: &'a [&'a str],
+    /// Of the passage: what may stand in another's place in a false statement.
+    pub(super) names: &'a [String],
 }
 
 impl ItemGrammar<'_> {
@@ -117,39 +120,35 @@ impl ItemGrammar<'_> {
 
     fn statement_about(&self, evidence: &str, idx: usize, rules: &mut Rules) -> String {
         let sentence = fold_spaces(evidence);
-        let mut spans = if self.truth { Vec::new() } else { replaceable_spans(&sentence) };
-        // Spans that overlap would be followed through the rest of the sentence side by side, which in
-        // a script without spaces, where nearly all do, is more work than the parser may take.
-        let mut taken_to = 0;
-        spans.sort_by_key(|span| span.bytes.start);
-        spans.retain(|span| {
-            let apart = span.bytes.start >= taken_to;
-            taken_to = if apart { span.bytes.end } else { taken_to };
-            apart
-        });
+        // One place, not any: a model that copies a sentence seldom leaves it where it may, and is then made
+        // to at the last place there is.
+        let change = if self.truth { None } else { change(&sentence, self.names) };
+        let head = |truth: bool| {
+            format!("{{\"evidence\":\"{}\",\"answer\":{truth},\"question\":\"", json_inner(evidence))
+        };
         // Without a word to replace, the sentence can only be said as it is.
-        let truth = spans.is_empty();
-        let head = format!("{{\"evidence\":\"{}\",\"answer\":{truth},\"question\":\"", json_inner(evidence));
-        if truth {
-            return literal(&format!("{head}{}\"}}", json_inner(&sentence)));
-        }
-        let falsified: Vec<String> = spans
-            .iter()
-            .map(|span| {
-                let (start, end) = (span.bytes.start, span.bytes.end);
-                let (before, after) = (json_inner(&sentence[..start]), json_inner(&sentence[end..]));
-                let original = literal(&json_inner(&sentence[start..end]));
-                let replacement = format!("(REPLACEMENT_{} & ~{original})", terminal(span.form));
-                [non_empty_literal(&before), replacement, non_empty_literal(&after)].join(" ")
-            })
-            .collect();
-        for form in Form::ALL {
-            let replacement = format!("REPLACEMENT_{}", terminal(form));
-            rules.define(&replacement, &format!("/{}/", replacement_regex(form)));
-        }
-        let name = format!("FALSE_{idx}");
-        rules.define(&name, &falsified.join(" | "));
-        format!("{} {name} {}", literal(&head), literal("\"}"))
+        let Some(Change { bytes, substitute }) = change else {
+            return literal(&format!("{}{}\"}}", head(true), json_inner(&sentence)));
+        };
+        let (before, after) = (json_inner(&sentence[..bytes.start]), json_inner(&sentence[bytes.end..]));
+        let original = json_inner(&sentence[bytes]);
+        let substitute = match substitute {
+            Substitute::Number(regex) => format!("/{regex}/ & ~{}", literal(&original)),
+            Substitute::OneOf(texts) => {
+                let texts: Vec<String> = texts.iter().map(|text| literal(&json_inner(text))).collect();
+                texts.join(" | ")
+            }
+            Substitute::Free(form) => {
+                // Not the original, nor a word that begins like it.
+                let stem: String = original.chars().take(STEM_CHARS).collect();
+                rules.define(&format!("ORIGINAL_{idx}"), &format!("{} /(?s:.*)/", literal(&stem)));
+                rules.define(&format!("WORDS_{idx}"), &format!("/{}/", replacement_regex(form)));
+                format!("WORDS_{idx} & ~ORIGINAL_{idx}")
+            }
+        };
+        let name = format!("SUBSTITUTE_{idx}");
+        rules.define(&name, &substitute);
+        [literal(&(head(false) + &before)), name, literal(&(after + "\"}"))].join(" ")
     }
 }
 
@@ -212,14 +211,18 @@ fn form_regex(form: Form) -> String {
     }
 }
 
+/// Letters of a word by which words are told apart.
+const STEM_CHARS: usize = 3;
+
 /// One or a few words of a form, to stand in the middle of a sentence.
 fn replacement_regex(form: Form) -> String {
-    let in_word = r"[0-9A-Za-z’'\xc0-\x{10ffff}-]";
     match form {
-        Form::Number => form_regex(Form::Number),
-        Form::Quantity => format!("[0-9]{{1,6}} ?[{SMALL_LETTERS}{UNCASED_LETTERS}]{in_word}{{0,14}}"),
-        Form::Name => format!("[{CAPITALS}]{in_word}{{1,14}}(?: [{CAPITALS}]{in_word}{{1,14}}){{0,2}}"),
-        Form::Phrase => format!("[{SMALL_LETTERS}]{in_word}{{2,15}}"),
+        Form::Number | Form::Quantity => form_regex(Form::Number),
+        Form::Name => {
+            let name = format!("[{CAPITALS}][{SMALL_LETTERS}’'-]{{2,14}}");
+            format!("{name}(?: {name}){{0,2}}")
+        }
+        Form::Phrase => format!("[{SMALL_LETTERS}][{SMALL_LETTERS}’'-]{{2,15}}"),
         // One range, Hebrew to Hangul: the letters' own many ranges, less one word, are too much work.
         Form::Plain => r"[\x{5d0}-\x{d7a3}]{1,12}".to_owned(),
     }
@@ -255,13 +258,10 @@ fn literal(text: &str) -> String {
     serde_json::to_string(text).expect("a string is JSON").replace('\u{7f}', "\\u007f")
 }
 
-fn non_empty_literal(text: &str) -> String {
-    if text.is_empty() { String::new() } else { literal(text) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::draft::Draft;
+    use super::super::falsify::names;
     use super::super::seed::{Purpose, derive};
     use super::*;
     use crate::model::Model;
@@ -308,8 +308,9 @@ mod tests {
     }
 
     fn check(kind: ItemKind, language: &str, truth: bool, candidates: &[&str]) {
+        let names = names(candidates.iter().copied());
         let language = Language::parse(language).unwrap();
-        let spec = ItemGrammar { kind, language: &language, truth, candidates }.spec();
+        let spec = ItemGrammar { kind, language: &language, truth, candidates, names: &names }.spec();
         let shortest = match COMPILER.compile(&spec, 0) {
             Err(GrammarError::BudgetTooSmall { shortest, .. }) => shortest,
             other => panic!("{:?}\n{spec:?}", other.err()),
@@ -368,8 +369,8 @@ mod tests {
         let english = ENGLISH.iter().cycle().take(12).copied().collect::<Vec<_>>();
         for (tag, candidates) in [("ja", &japanese[..]), ("en", &english)] {
             let language = Language::parse(tag).unwrap();
-            let grammar =
-                ItemGrammar { kind: ItemKind::TrueFalse, language: &language, truth: false, candidates };
+            let (kind, truth, names) = (ItemKind::TrueFalse, false, &names(candidates.iter().copied()));
+            let grammar = ItemGrammar { kind, language: &language, truth, candidates, names };
             COMPILER.compile(&grammar.spec(), 300).unwrap_or_else(|error| panic!("{tag}: {error}"));
         }
     }
@@ -382,6 +383,7 @@ mod tests {
             language: &language,
             truth: true,
             candidates: JAPANESE,
+            names: &[],
         };
         let (reply, _) = random_walk(&grammar.spec(), 400, 1);
         let question = serde_json::from_str::<serde_json::Value>(&reply).unwrap()["question"].to_string();

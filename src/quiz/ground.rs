@@ -1,6 +1,7 @@
 //! What items rest on: the asker's own text, passages of the library, or nothing but the model's memory;
 //! and which item gets which sentences.
 
+use super::falsify;
 use super::item::Citation;
 use super::seed::{Purpose, derive, shuffle};
 use super::source::{Source, Worth};
@@ -64,6 +65,11 @@ impl Excerpt {
     /// What is shown of the text.
     pub(super) fn passage(&self) -> String {
         self.source.passage(self.shown.clone())
+    }
+
+    /// Names and words in what is shown that may stand in another's place.
+    pub(super) fn names(&self) -> Vec<String> {
+        falsify::names(self.shown.clone().map(|idx| self.source.sentence_text(idx)))
     }
 }
 

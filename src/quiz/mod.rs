@@ -5,6 +5,8 @@
 mod attempt;
 mod checks;
 mod draft;
+mod falsify;
+mod flaws;
 mod grammar;
 mod ground;
 mod item;
