@@ -134,7 +134,8 @@ impl Scheduler {
             let prompt_len = prompt.len();
             slot.tokens = prompt;
             slot.n_resident = placement.n_shared;
-            slot.holder = Some(Holder { id, prompt_len, logits_from, admitted_at: self.tick, planned_at: self.tick });
+            slot.holder =
+                Some(Holder { id, prompt_len, logits_from, admitted_at: self.tick, planned_at: self.tick });
             if let Some(from) = placement.copy_from {
                 return Some(PrefixCopy {
                     from: Slot(from),

@@ -1,5 +1,5 @@
 use super::set::{HumanQuestion, Passage};
-use crate::quiz::{ItemKind, QuizItem};
+use crate::quiz::{ItemKind, QuizItem, Shown};
 use serde::{Deserialize, Serialize};
 
 /// The kinds that a passage is asked for, in turn.
@@ -55,5 +55,10 @@ impl Candidate {
 
     pub(super) fn options(&self) -> impl Iterator<Item = &str> {
         self.distractors.iter().chain([&self.answer]).map(String::as_str)
+    }
+
+    pub fn shown(&self) -> Shown<'_> {
+        let Self { kind, question, answer, distractors, .. } = self;
+        Shown { kind: *kind, question, answer, distractors }
     }
 }

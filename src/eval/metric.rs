@@ -1,10 +1,9 @@
 //! The metrics, each in 0..=1, higher better; the formulas of the field's scorecards in short.
 
 use super::candidate::Candidate;
-use super::flaws::{Flaw, applicable, flaws};
 use super::reader::Reading;
 use super::words::best_f1;
-use crate::quiz::ItemKind;
+use crate::quiz::{Flaw, ItemKind, applicable, flaws};
 use crate::quiz::wording::{contains, likeness, plain};
 use serde::{Deserialize, Serialize};
 
@@ -100,7 +99,7 @@ const COPIED: f32 = 0.8;
 
 /// Scores an item that came.
 pub fn score(item: &Candidate, reading: &Reading, seen: &Seen<'_>) -> (Scores, Vec<Flaw>) {
-    let broken = flaws(item);
+    let broken = flaws(&item.shown());
     let n_rules = applicable(item.kind).len();
     let share = |holds: bool| f64::from(u8::from(holds));
     let grounded = share(is_grounded(item, seen.context));

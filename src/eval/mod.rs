@@ -7,7 +7,6 @@
 
 mod bootstrap;
 mod candidate;
-mod flaws;
 mod metric;
 pub(crate) mod page;
 mod reader;
@@ -20,7 +19,6 @@ mod words;
 pub(crate) use bootstrap::SplitMix;
 pub use bootstrap::{Estimate, mean_of};
 pub use candidate::{Candidate, ITEM_KINDS};
-pub use flaws::{Flaw, applicable, flaws};
 pub use metric::{Metric, Scores, Seen, score};
 pub use reader::{Reader, Reading};
 pub use record::{Author, PassageRecord, Scored};

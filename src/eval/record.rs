@@ -1,11 +1,10 @@
 //! What is kept of a run: a line a passage, so that one that was cut off goes on where it stopped.
 
 use super::candidate::Candidate;
-use super::flaws::Flaw;
 use super::metric::Scores;
 use super::reader::Reading;
 use super::run::EvalOptions;
-use crate::quiz::{ItemKind, RejectReason};
+use crate::quiz::{Flaw, ItemKind, RejectReason};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

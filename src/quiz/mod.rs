@@ -23,6 +23,7 @@ mod spec;
 pub(crate) mod wording;
 mod writer;
 
+pub use flaws::{Flaw, Shown, applicable, flaws};
 pub use item::{Answer, Check, Citation, Evidence, ItemStatus, QuizItem, RejectReason};
 pub use language::Language;
 pub use prompt_templates::{PromptTemplates, TemplateError};

@@ -215,11 +215,7 @@ fn pick(weights: &[f32], block_sums: &[f64], u: f64) -> TokenId {
 ///
 /// # Errors
 /// [`SampleError::NotANumber`]
-pub(crate) fn log_probabilities(
-    raw: &[f32],
-    token: TokenId,
-    n: usize,
-) -> Result<TokenLogprobs, SampleError> {
+pub(crate) fn log_probabilities(raw: &[f32], token: TokenId, n: usize) -> Result<TokenLogprobs, SampleError> {
     let max = highest(raw)?;
     let log_sum = f64::from(max) + sum_of_exp(raw, max, 1.0, f32::NEG_INFINITY).ln();
     let log_probability = |logit: f32| (f64::from(logit) - log_sum) as f32;

@@ -1,13 +1,12 @@
 //! Item-writing rules that a program can check, after Haladyna, Downing and Rodriguez: people break them
 //! too, so the share that holds is to be read beside the people's.
 
-use super::candidate::Candidate;
-use crate::quiz::ItemKind;
-use crate::quiz::wording::{contains, plain, words};
+use super::spec::ItemKind;
+use super::wording::{contains, plain, words};
 use serde::{Deserialize, Serialize};
 
 /// A rule that an item breaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Flaw {
     /// A question without its mark.
@@ -61,13 +60,23 @@ pub fn applicable(kind: ItemKind) -> Vec<Flaw> {
     rules
 }
 
+/// What a player sees of an item, and its key.
+#[derive(Clone, Copy)]
+pub struct Shown<'a> {
+    pub kind: ItemKind,
+    pub question: &'a str,
+    pub answer: &'a str,
+    /// None unless the kind has them.
+    pub distractors: &'a [String],
+}
+
 /// The rules that the item breaks.
-pub fn flaws(item: &Candidate) -> Vec<Flaw> {
+pub fn flaws(item: &Shown<'_>) -> Vec<Flaw> {
     applicable(item.kind).into_iter().filter(|rule| breaks(item, *rule)).collect()
 }
 
-fn breaks(item: &Candidate, rule: Flaw) -> bool {
-    let stem = &item.question;
+fn breaks(item: &Shown<'_>, rule: Flaw) -> bool {
+    let stem = item.question;
     let stem_words = words(stem);
     let marks = stem.chars().filter(|c| matches!(c, '?' | '？')).count();
     let len = |text: &str| text.chars().count();
@@ -90,20 +99,26 @@ fn breaks(item: &Candidate, rule: Flaw) -> bool {
         Flaw::OverlappingOptions => {
             pairs(item).any(|(a, b)| plain(a) != plain(b) && (contains(a, b) || contains(b, a)))
         }
-        Flaw::UnevenOptions => item.distractors.iter().any(|option| form(option) != form(&item.answer)),
+        Flaw::UnevenOptions => item.distractors.iter().any(|option| form(option) != form(item.answer)),
         Flaw::KeyIsLongest => {
             let longest = item.distractors.iter().map(|option| len(option)).max().unwrap_or(0);
-            len(&item.answer) * 4 >= longest * 5
+            len(item.answer) * 4 >= longest * 5
         }
-        Flaw::ClangWithKey => words(&item.answer).iter().any(|word| {
+        Flaw::ClangWithKey => words(item.answer).iter().any(|word| {
             len(word) > 3
                 && stem_words.contains(word)
                 && !item.distractors.iter().any(|option| words(option).contains(word))
         }),
         Flaw::AbsoluteDistractors => {
             let absolute = |text: &str| words(text).iter().any(|word| word == "always" || word == "never");
-            item.distractors.iter().any(|option| absolute(option)) && !absolute(&item.answer)
+            item.distractors.iter().any(|option| absolute(option)) && !absolute(item.answer)
         }
+    }
+}
+
+impl<'a> Shown<'a> {
+    fn options(&self) -> impl Iterator<Item = &'a str> {
+        self.distractors.iter().map(String::as_str).chain([self.answer])
     }
 }
 
@@ -123,7 +138,7 @@ fn is_dangling(stem: &str, stem_words: &[String]) -> bool {
     refers && !named && !empty.iter().any(|phrase| stem.contains(phrase))
 }
 
-fn pairs(item: &Candidate) -> impl Iterator<Item = (&str, &str)> {
+fn pairs<'a>(item: &Shown<'a>) -> impl Iterator<Item = (&'a str, &'a str)> {
     let options: Vec<&str> = item.options().collect();
     let of = move |idx: usize| {
         let first = options[idx];
@@ -146,21 +161,13 @@ fn form(option: &str) -> u8 {
 mod tests {
     use super::*;
 
-    fn item(question: &str, answer: &str, distractors: &[&str]) -> Candidate {
-        let choice = !distractors.is_empty();
-        Candidate {
-            kind: if choice { ItemKind::MultipleChoice } else { ItemKind::ShortAnswer },
-            question: question.to_owned(),
-            answer: answer.to_owned(),
-            accepted: vec![answer.to_owned()],
-            distractors: distractors.iter().map(|&text| text.to_owned()).collect(),
-        }
-    }
-
     #[test]
     fn each_rule_alone() {
         let check = |question: &str, answer: &str, distractors: &[&str], expected: &[Flaw]| {
-            assert_eq!(flaws(&item(question, answer, distractors)), expected, "{question} {answer}");
+            let kind = if distractors.is_empty() { ItemKind::ShortAnswer } else { ItemKind::MultipleChoice };
+            let distractors: Vec<String> = distractors.iter().map(|&text| text.to_owned()).collect();
+            let item = Shown { kind, question, answer, distractors: &distractors };
+            assert_eq!(flaws(&item), expected, "{question} {answer}");
         };
         let towns = ["London", "Madrid", "Rome"];
         check("Where does the Eiffel Tower stand?", "Paris", &towns, &[]);
