@@ -1,9 +1,9 @@
 //! The way in: messages become a prompt, the prompt token ids, the grammar a parser.
 
-use super::{GenerateError, Prompt, TextRequest, TextStream};
-use crate::engine::{Engine, SequenceRequest};
+use super::{GenerateError, Likelihood, Prompt, TextRequest, TextStream, WeighRequest};
+use crate::engine::{Engine, SequenceRequest, TokenStream};
 use crate::model::Model;
-use crate::sampling::GrammarCompiler;
+use crate::sampling::{GrammarCompiler, SamplingParams};
 use crate::text::{ChatMessage, ChatTemplate, TextError, TokenId, Tokenizer};
 use std::sync::Arc;
 
@@ -59,9 +59,44 @@ impl Generator {
             .await
             .map_err(|panic| GenerateError::Internal { reason: panic.to_string() })?
     }
+
+    /// Weighs a text: one pass of the model over it, with all it shares with earlier prompts reused.
+    ///
+    /// # Errors
+    /// A full queue, a text that does not fit beside its prompt, an engine that failed.
+    pub async fn weigh(&self, request: WeighRequest) -> Result<Likelihood, GenerateError> {
+        let inner = Arc::clone(&self.inner);
+        let tokens = tokio::task::spawn_blocking(move || inner.start_weighing(request))
+            .await
+            .map_err(|panic| GenerateError::Internal { reason: panic.to_string() })??;
+        Likelihood::read(tokens).await
+    }
 }
 
 impl Inner {
+    fn start_weighing(&self, request: WeighRequest) -> Result<TokenStream, GenerateError> {
+        let mut prompt = match request.prompt {
+            Prompt::Chat(messages) => self.chat_prompt(messages)?,
+            Prompt::Tokens(tokens) => self.known_tokens(tokens, "prompt")?,
+        };
+        prompt.extend(self.tokenizer.encode_plain(&request.before));
+        let given = self.tokenizer.encode_plain(&request.text);
+        if given.is_empty() {
+            return Err(GenerateError::Invalid {
+                param: "text",
+                message: "there is no text to weigh".into(),
+            });
+        }
+        Ok(self.engine.submit(SequenceRequest {
+            prompt,
+            max_new_tokens: given.len(),
+            sampling: SamplingParams::default(),
+            grammar: None,
+            given,
+            stop_tokens: Vec::new(),
+        })?)
+    }
+
     fn start(&self, request: TextRequest) -> Result<TextStream, GenerateError> {
         let prompt = match request.prompt {
             Prompt::Chat(messages) => self.chat_prompt(messages)?,

@@ -1,15 +1,18 @@
 //! From a chat to text, as it is made: what quizzes and chat completions have in common.
 //!
 //! A [`TextRequest`] becomes a prompt by the model's own chat template, the prompt becomes token ids,
-//! and the engine's tokens come back as [`TextEvent`]s with stop strings applied. May use `engine`,
+//! and the engine's tokens come back as [`TextEvent`]s with stop strings applied. A text that is there
+//! already is weighed instead: how likely it is after a prompt. May use `engine`,
 //! `sampling`, `text`. Absent: quizzes, HTTP, wire formats.
 
 mod generator;
 mod stop;
 mod stream;
+mod weigh;
 
 pub use generator::Generator;
 pub use stream::TextStream;
+pub use weigh::{Likelihood, WeighRequest};
 
 use crate::engine::{EngineError, FinishReason, SequenceSummary};
 use crate::sampling::{GrammarError, GrammarSpec, SamplingParams};
@@ -70,6 +73,8 @@ pub struct DeltaToken {
 #[derive(Clone, Debug)]
 pub struct TextSummary {
     pub reason: FinishReason,
+    /// Of the tokens that were sampled, not forced; where log-probabilities were asked for.
+    pub mean_logprob: Option<f32>,
     pub sequence: SequenceSummary,
 }
 

@@ -17,6 +17,8 @@ pub struct TextStream {
     stops: StopMatcher,
     /// Tokens of the reply so far, up to a stop string.
     completion_tokens: usize,
+    /// Of the tokens that were sampled: their log-probabilities' sum, and how many they are.
+    logprob: (f64, usize),
     /// A stop string was found; what the engine makes until it hears of it is not part of the reply.
     stopped: bool,
     /// The last event, while text that was held back goes first.
@@ -39,6 +41,7 @@ impl TextStream {
             detokenizer: Detokenizer::default(),
             stops: StopMatcher::new(stops),
             completion_tokens: 0,
+            logprob: (0.0, 0),
             stopped: false,
             last: None,
         }
@@ -84,6 +87,10 @@ impl TextStream {
         let mut delta = TextDelta::default();
         for token in tokens {
             self.completion_tokens += 1;
+            if let Some(logprobs) = token.logprobs.as_ref().filter(|_| !token.forced) {
+                self.logprob.0 += f64::from(logprobs.logprob);
+                self.logprob.1 += 1;
+            }
             if self.stop_tokens.contains(&token.token) {
                 continue;
             }
@@ -135,7 +142,9 @@ impl TextStream {
                 rest.push_str(&self.stops.finish());
             }
         }
-        let finished = TextEvent::Finished(TextSummary { reason: sequence.reason, sequence });
+        let (sum, n) = self.logprob;
+        let mean_logprob = (n > 0).then(|| (sum / n as f64) as f32);
+        let finished = TextEvent::Finished(TextSummary { reason: sequence.reason, mean_logprob, sequence });
         if rest.is_empty() {
             return finished;
         }

@@ -35,7 +35,7 @@ fn finished(reason: FinishReason) -> TextEvent {
         time_to_first_token: Duration::ZERO,
         total_time: Duration::ZERO,
     };
-    TextEvent::Finished(TextSummary { reason, sequence })
+    TextEvent::Finished(TextSummary { reason, mean_logprob: None, sequence })
 }
 
 /// The data of each frame; `[DONE]` as a string.
