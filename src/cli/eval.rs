@@ -33,6 +33,15 @@ pub(super) struct Eval {
     /// The same seed and settings give the same items
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Drafts of each item, of which the best is kept
+    #[arg(long, value_name = "N")]
+    candidates: Option<u64>,
+    /// off, prefer or require: the server's round trip
+    #[arg(long, value_name = "POLICY")]
+    round_trip: Option<String>,
+    /// off, prefer or require: the rules of item writing
+    #[arg(long, value_name = "POLICY")]
+    clean: Option<String>,
     /// The folder for items.jsonl, scores.json and report.html
     #[arg(long, value_name = "DIR", default_value = "eval")]
     out: PathBuf,
@@ -71,6 +80,9 @@ impl Eval {
                 items: self.items as usize,
                 passages: self.passages.unwrap_or(set.passages.len()).min(set.passages.len()),
                 seed: self.seed,
+                candidates: self.candidates,
+                round_trip: self.round_trip,
+                clean: self.clean,
             },
             set,
             backend: writer.generator.engine().limits().backend,

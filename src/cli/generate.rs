@@ -72,6 +72,15 @@ struct QuizFlags {
     /// The same seed and settings give the same quiz
     #[arg(long)]
     seed: Option<u64>,
+    /// Drafts of each question, of which the best is kept
+    #[arg(long, value_name = "N")]
+    candidates: Option<u64>,
+    /// off, prefer or require: does the question ask for its answer and no other words?
+    #[arg(long, value_name = "POLICY")]
+    round_trip: Option<String>,
+    /// off, prefer or require: does it keep the rules of item writing?
+    #[arg(long, value_name = "POLICY")]
+    clean: Option<String>,
     /// Budget of one question
     #[arg(long, value_name = "TOKENS")]
     max_tokens: Option<u64>,
@@ -129,6 +138,9 @@ impl QuizFlags {
             audience: self.audience,
             exclude: (!self.exclude.is_empty()).then_some(self.exclude),
             seed: self.seed,
+            candidates: self.candidates,
+            round_trip: self.round_trip,
+            clean: self.clean,
             max_tokens: self.max_tokens,
             temperature: self.temperature,
             top_p: self.top_p,

@@ -3,8 +3,8 @@
 use super::candidate::Candidate;
 use super::reader::Reading;
 use super::words::best_f1;
-use crate::quiz::{Flaw, ItemKind, applicable, flaws};
 use crate::quiz::wording::{contains, likeness, plain};
+use crate::quiz::{Flaw, ItemKind, applicable, flaws};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -19,6 +19,10 @@ pub struct EvalOptions {
     /// The first so many passages of the set.
     pub passages: usize,
     pub seed: u64,
+    /// As in a quiz's request, where given.
+    pub candidates: Option<u64>,
+    pub round_trip: Option<String>,
+    pub clean: Option<String>,
 }
 
 /// A model under test, the set it is tested with, and its reader.
@@ -109,6 +113,9 @@ impl Evaluation {
             kind: Some(OneOrMany::Many(kinds)),
             language: Some(passage.language.clone()),
             seed: Some(self.options.seed.wrapping_add(idx as u64)),
+            candidates: self.options.candidates,
+            round_trip: self.options.round_trip.clone(),
+            clean: self.options.clean.clone(),
             ..QuizRequest::default()
         };
         let spec = QuizSpec::try_from(request).map_err(|error| anyhow!("{}: {error}", error.param))?;

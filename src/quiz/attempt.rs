@@ -2,14 +2,15 @@
 
 use super::checks::{Brief, check_alone};
 use super::draft::Draft;
+use super::flaws::{Shown, flaws};
 use super::grammar::ItemGrammar;
 use super::ground::{Excerpt, Ground};
-use super::item::{Answer, Evidence, ItemStatus, QuizItem, RejectReason};
+use super::item::{Answer, Check, Evidence, ItemStatus, QuizItem, RejectReason};
 use super::language::Language;
 use super::plan::QuizPlan;
 use super::prompt::{About, ItemPrompt};
 use super::seed::{Purpose, derive, shuffle};
-use super::spec::{ItemKind, Subject};
+use super::spec::{CheckPolicy, ItemKind, Subject};
 use super::wording::fold_spaces;
 use crate::generation::{Prompt, TextRequest};
 use crate::sampling::SamplingParams;
@@ -17,6 +18,8 @@ use sha2::{Digest, Sha256};
 
 /// Sentences one attempt chooses from; the next attempt goes on to the next ones.
 const CANDIDATES: usize = 3;
+/// Drafts that are written beyond those the best is chosen from, while none has passed.
+const RETRIES: usize = 3;
 /// Greedy decoding would write a rejected item once more.
 const MIN_RETRY_TEMPERATURE: f32 = 0.5;
 
@@ -65,6 +68,7 @@ impl QuizPlan {
             prompt: Prompt::Chat(prompt.messages()),
             max_new_tokens: Some(item.max_new_tokens),
             sampling: SamplingParams {
+                logprobs: (spec.candidates > 1).then_some(0),
                 seed: derive(spec.seed, Purpose::Sampling, index, attempt),
                 temperature: spec.sampling.temperature.max(min_temperature),
                 ..spec.sampling.clone()
@@ -74,6 +78,16 @@ impl QuizPlan {
             stop_token_ids: Vec::new(),
             ignore_eos: false,
         }
+    }
+
+    /// Times an item is written before it is left out.
+    pub(super) fn max_attempts(&self) -> usize {
+        RETRIES + self.spec.candidates
+    }
+
+    /// What the item is asked for with.
+    pub(super) fn prompt(&self, index: usize, attempt: usize) -> Prompt {
+        self.request(index, attempt).prompt
     }
 
     /// The item that comes of a reply, if it passes every check that needs no other item.
@@ -97,6 +111,15 @@ impl QuizPlan {
                 (checks, Some(evidence), excerpt.citation.as_deref().cloned())
             }
         };
+        let shown =
+            Shown { kind, question: &draft.question, answer: &draft.answer, distractors: &draft.distractors };
+        let flaws = flaws(&shown);
+        let mut checks = checks;
+        match flaws.first() {
+            Some(flaw) if spec.clean == CheckPolicy::Require => return Err((*flaw).into()),
+            Some(_) => {}
+            None => checks.push(Check::Clean),
+        }
         let explanation = match &evidence {
             Some(evidence) => correction(&draft, evidence, &spec.language),
             None => draft.explanation,
@@ -121,6 +144,7 @@ impl QuizPlan {
             citation,
             explanation,
             checks,
+            flaws,
         })
     }
 
@@ -153,6 +177,7 @@ impl QuizPlan {
             subject,
             (spec.count, &spec.kinds, spec.difficulty, spec.language.tag()),
             (&spec.audience, &spec.exclude, spec.seed, spec.max_item_tokens),
+            (spec.candidates, spec.round_trip.name(), spec.clean.name()),
             (numbers, sampling.top_k),
         );
         let request = serde_json::to_vec(&(prefix, index, request)).expect("texts and numbers are JSON");

@@ -167,11 +167,7 @@ mod tests {
             &passage,
             one_of("Gustave Eiffel", &["Victor Hugo", "EU", "London", "Lyon"]),
         );
-        check(
-            "He left the European Union.",
-            &["Victor Hugo left the EU."],
-            one_of("European Union", &["Victor Hugo"]),
-        );
+        check("He left the European Union.", &["So the EU left Rome."], one_of("European Union", &["Rome"]));
         check("琵琶湖は滋賀県にある。", &["諏訪湖は長野県にある。"], one_of("琵琶湖", &["諏訪湖", "長野県"]));
     }
 

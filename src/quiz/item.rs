@@ -1,3 +1,4 @@
+use super::flaws::Flaw;
 use super::spec::ItemKind;
 
 /// One finished, checked question, as it leaves the server.
@@ -23,6 +24,9 @@ pub struct QuizItem {
     pub status: ItemStatus,
     /// The checks it passed.
     pub checks: Vec<Check>,
+    /// The item-writing rules it breaks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flaws: Vec<Flaw>,
 }
 
 /// The key. For a choice, its place in `choices` too.
@@ -65,6 +69,9 @@ pub enum ItemStatus {
     Unverified,
     /// Evidence and answer are in the source, or in the passage that is cited.
     Grounded,
+    /// And the question asks for its answer rather than for other words of the evidence: it passed the
+    /// round trip.
+    Checked,
 }
 
 /// A check an item passed; its opposite is a [`RejectReason`].
@@ -89,6 +96,12 @@ pub enum Check {
     NotCopied,
     /// The evidence is in the source or the cited passage, at its place, and the answer in the evidence.
     Grounded,
+    /// It breaks none of the item-writing rules.
+    Clean,
+    /// Its question goes with its key better than with other words of the evidence.
+    RoundTrip,
+    /// Its question goes with its key better than with the other options.
+    KeySound,
     /// Not asked before in this quiz, nor excluded.
     NotRepeated,
 }
@@ -106,6 +119,23 @@ pub enum RejectReason {
     AnswerInQuestion,
     Copied,
     NotGrounded,
+    NoQuestionMark,
+    SeveralQuestions,
+    RefersToSource,
+    DanglingReference,
+    LongStem,
+    NegativeStem,
+    AllOrNoneOfTheAbove,
+    OverlappingOptions,
+    KeyIsLongest,
+    ClangWithKey,
+    AbsoluteDistractors,
+    /// The question goes better with other words of the evidence.
+    RoundTrip,
+    /// The question goes better with another option.
+    KeyNotSound,
+    /// Good, but another draft of the item was better.
+    Outdone,
     /// Asked before in this quiz.
     Repeated,
     /// In the request's `exclude`.
@@ -129,10 +159,44 @@ impl RejectReason {
             Self::AnswerInQuestion => "answer_in_question",
             Self::Copied => "copied",
             Self::NotGrounded => "not_grounded",
+            Self::NoQuestionMark => "no_question_mark",
+            Self::SeveralQuestions => "several_questions",
+            Self::RefersToSource => "refers_to_source",
+            Self::DanglingReference => "dangling_reference",
+            Self::LongStem => "long_stem",
+            Self::NegativeStem => "negative_stem",
+            Self::AllOrNoneOfTheAbove => "all_or_none_of_the_above",
+            Self::OverlappingOptions => "overlapping_options",
+            Self::KeyIsLongest => "key_is_longest",
+            Self::ClangWithKey => "clang_with_key",
+            Self::AbsoluteDistractors => "absolute_distractors",
+            Self::RoundTrip => "round_trip",
+            Self::KeyNotSound => "key_not_sound",
+            Self::Outdone => "outdone",
             Self::Repeated => "repeated",
             Self::Excluded => "excluded",
             Self::GenerationFailed => "generation_failed",
             Self::DoesNotFit => "does_not_fit",
+        }
+    }
+}
+
+impl From<Flaw> for RejectReason {
+    fn from(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::NoQuestionMark => Self::NoQuestionMark,
+            Flaw::SeveralQuestions => Self::SeveralQuestions,
+            Flaw::RefersToSource => Self::RefersToSource,
+            Flaw::DanglingReference => Self::DanglingReference,
+            Flaw::LongStem => Self::LongStem,
+            Flaw::NegativeStem => Self::NegativeStem,
+            Flaw::AllOrNoneOfTheAbove => Self::AllOrNoneOfTheAbove,
+            Flaw::DuplicateOptions => Self::DuplicateOptions,
+            Flaw::OverlappingOptions => Self::OverlappingOptions,
+            Flaw::UnevenOptions => Self::UnevenOptions,
+            Flaw::KeyIsLongest => Self::KeyIsLongest,
+            Flaw::ClangWithKey => Self::ClangWithKey,
+            Flaw::AbsoluteDistractors => Self::AbsoluteDistractors,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! rest on. Absent: HTTP, tokens.
 
 mod attempt;
+mod candidate;
 mod checks;
 mod draft;
 mod falsify;
@@ -14,6 +15,7 @@ mod language;
 mod plan;
 mod prompt;
 mod prompt_templates;
+mod round_trip;
 mod script;
 mod seed;
 mod service;
@@ -30,7 +32,7 @@ pub use prompt_templates::{PromptTemplates, TemplateError};
 pub use service::{QuizCreated, QuizEvent, QuizService, QuizStream, QuizSummary, QuizTimings, QuizUsage};
 pub use source::{Sentence, Source, Worth};
 pub use spec::{
-    Difficulty, ItemKind, MAX_SOURCE_CHARS, OneOrMany, QuizRequest, QuizSpec, SpecError, Subject,
+    CheckPolicy, Difficulty, ItemKind, MAX_SOURCE_CHARS, OneOrMany, QuizRequest, QuizSpec, SpecError, Subject,
 };
 
 /// The published JSON Schema (draft 2020-12) of a quiz; an item is its `$defs/item`.

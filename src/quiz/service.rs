@@ -1,17 +1,19 @@
 //! Writes a quiz: several items at once, settled strictly in order of index, so that the same seed
 //! gives the same quiz whatever the timing.
 
+use super::candidate::Candidate;
 use super::checks::{Asked, is_excluded, is_repeat};
 use super::item::{Check, QuizItem, RejectReason};
 use super::plan::QuizPlan;
 use super::prompt_templates::PromptTemplates;
-use super::spec::{QuizSpec, Subject};
+use super::round_trip::RoundTrip;
+use super::spec::{CheckPolicy, QuizSpec, Subject};
 use super::writer::{Reply, Writer};
 use crate::engine::{EngineError, SequenceSummary};
-use crate::generation::{GenerateError, Generator, TextRequest};
+use crate::generation::{GenerateError, Generator, Likelihood, WeighRequest};
 use crate::library::Library;
 use crate::metrics::Metrics;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, try_join_all};
 use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt, unfold};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -77,8 +79,6 @@ pub struct QuizTimings {
     pub total_ms: f64,
 }
 
-/// Times an item is written before it is left out.
-const MAX_ATTEMPTS: usize = 4;
 /// Items of one quiz that are written at the same time, if the backend has as many slots.
 const MAX_IN_FLIGHT: usize = 8;
 /// How long an item of a running quiz waits for a place in a full queue, all in all.
@@ -113,21 +113,43 @@ impl QuizService {
         self.writer.model_name()
     }
 
-    /// Starts a quiz; its first item is accepted when this returns.
+    /// The round trip of an item, whoever wrote it, as if this model had for `spec`: by how much its key
+    /// leads over other answers, or why it does not. `None` where there is nothing to compare.
     ///
     /// # Errors
-    /// Nothing was started: a full queue, a budget that no item fits, a source that cannot fit.
-    pub async fn create(&self, spec: QuizSpec) -> Result<QuizStream, GenerateError> {
-        let started = Instant::now();
-        let (writer, model) = (Arc::clone(&self.writer), self.writer.model_name().to_owned());
-        let (library, templates) = (self.library.clone(), self.templates.clone());
+    /// As [`create`](Self::create).
+    pub async fn round_trip(
+        &self,
+        spec: QuizSpec,
+        item: &QuizItem,
+    ) -> Result<Option<Result<f32, RejectReason>>, GenerateError> {
+        let Some(trip) = RoundTrip::of(item) else { return Ok(None) };
+        let plan = self.plan(spec).await?;
+        let requests = trip.requests(item, &plan.prompt(0, 0));
+        let weighed = try_join_all(requests.into_iter().map(|request| self.writer.weigh(request))).await?;
+        Ok(Some(trip.verdict(&weighed.iter().map(Likelihood::mean).collect::<Vec<_>>())))
+    }
+
+    async fn plan(&self, spec: QuizSpec) -> Result<QuizPlan, GenerateError> {
+        let (writer, library) = (Arc::clone(&self.writer), self.library.clone());
+        let templates = self.templates.clone();
         // Sources are long and every sentence is counted, a library is searched: not a task for an async
         // thread.
         let plan = tokio::task::spawn_blocking(move || {
             writer
                 .with_capacity(templates.as_ref(), |capacity| QuizPlan::new(spec, library.as_ref(), capacity))
         });
-        let plan = plan.await.map_err(|panic| internal(&panic))?.map_err(|error| internal(&error))?;
+        plan.await.map_err(|panic| internal(&panic))?.map_err(|error| internal(&error))
+    }
+
+    /// Starts a quiz; its first item is accepted when this returns.
+    ///
+    /// # Errors
+    /// Nothing was started: a full queue, a budget that no item fits, a source that cannot fit.
+    pub async fn create(&self, spec: QuizSpec) -> Result<QuizStream, GenerateError> {
+        let started = Instant::now();
+        let model = self.writer.model_name().to_owned();
+        let plan = self.plan(spec).await?;
         let first = self.writer.write(plan.request(0, 0)).await.map_err(|error| in_terms_of(&plan, error))?;
         self.metrics.quiz_started();
 
@@ -190,13 +212,13 @@ struct Run {
     ended: bool,
 }
 
-/// What came of one item, up to the attempt that passed or the last.
+/// What came of one item, up to the attempts that passed or the last.
 struct Written {
     index: usize,
-    /// The attempt the item comes from.
-    attempt: usize,
-    /// `None`: its attempts are used up.
-    item: Option<QuizItem>,
+    /// The first attempt that was not made.
+    next_attempt: usize,
+    /// Those that passed what can be checked alone, best first. None: the attempts are used up.
+    drafts: Vec<Candidate>,
     rejected: Vec<RejectReason>,
     usage: QuizUsage,
 }
@@ -223,7 +245,7 @@ impl Run {
     }
 
     fn start_more(&mut self) {
-        let at_once = MAX_IN_FLIGHT.min(self.writer.slots()).max(1);
+        let at_once = (MAX_IN_FLIGHT.min(self.writer.slots()) / self.plan.spec.candidates).max(1);
         while self.next_start < self.plan.items.len() && self.in_flight.len() < at_once {
             self.start(self.next_start, 0, None);
             self.next_start += 1;
@@ -242,22 +264,26 @@ impl Run {
             for reason in written.rejected {
                 self.reject(reason);
             }
-            let Some(mut item) = written.item else {
-                self.next_settled += 1;
-                continue;
-            };
-            if let Some(reason) = self.asked_before(&item) {
-                self.reject(reason);
-                if written.attempt + 1 < MAX_ATTEMPTS {
-                    self.start(item.index, written.attempt + 1, None);
-                    return;
+            let mut chosen = None;
+            for draft in written.drafts {
+                let reason = match &chosen {
+                    None => self.asked_before(&draft.item),
+                    Some(_) => Some(RejectReason::Outdone),
+                };
+                match reason {
+                    None => chosen = Some(draft.item),
+                    Some(reason) => self.reject(reason),
                 }
-                self.next_settled += 1;
-                continue;
             }
-            item.checks.push(Check::NotRepeated);
+            if chosen.is_none() && written.next_attempt < self.plan.max_attempts() {
+                self.start(written.index, written.next_attempt, None);
+                return;
+            }
             self.next_settled += 1;
-            self.deliver(item);
+            if let Some(mut item) = chosen {
+                item.checks.push(Check::NotRepeated);
+                self.deliver(item);
+            }
         }
     }
 
@@ -333,7 +359,8 @@ fn asked(item: &QuizItem) -> Asked<'_> {
     Asked { question: &item.question, answer: &item.answer.text }
 }
 
-/// Writes one item, from the given attempt on, until it passes what can be checked alone.
+/// Writes one item, from the given attempt on, until drafts pass what can be checked alone. The first time
+/// as many are written at once as the best is to be chosen from, later one by one.
 ///
 /// # Errors
 /// What ends the whole quiz: the engine is gone, or its queue stays full.
@@ -346,66 +373,114 @@ async fn write_item(
 ) -> Result<Written, GenerateError> {
     let mut written = Written {
         index,
-        attempt: first_attempt,
-        item: None,
+        next_attempt: first_attempt,
+        drafts: Vec::new(),
         rejected: Vec::new(),
         usage: QuizUsage::default(),
     };
-    for attempt in first_attempt..MAX_ATTEMPTS {
-        written.attempt = attempt;
-        let accepted = match accepted.take() {
-            Some(reply) => Ok(reply),
-            None => write_when_there_is_room(&*writer, || plan.request(index, attempt)).await,
-        };
-        let reply = match accepted {
-            Ok(reply) => reply.await,
-            Err(error) => Err(error),
-        };
-        match reply {
-            Ok((text, summary)) => {
-                written.usage.add((&summary.sequence).into());
-                match plan.item(index, attempt, &text) {
-                    Ok(item) => {
-                        written.item = Some(item);
-                        break;
-                    }
-                    Err(reason) => {
-                        tracing::debug!(
-                            index,
-                            attempt,
-                            reason = reason.name(),
-                            reply = text,
-                            "item rejected"
-                        );
-                        written.rejected.push(reason);
-                    }
-                }
+    while written.drafts.is_empty() && written.next_attempt < plan.max_attempts() {
+        let at_once = if written.next_attempt == 0 { plan.spec.candidates } else { 1 };
+        let attempts = written.next_attempt..written.next_attempt + at_once;
+        written.next_attempt = attempts.end;
+        let drafts = attempts.map(|attempt| write_draft(&plan, &*writer, index, attempt, accepted.take()));
+        for draft in try_join_all(drafts).await? {
+            written.usage.add(draft.usage);
+            match draft.candidate {
+                Ok(candidate) => written.drafts.push(candidate),
+                Err(reason) => written.rejected.push(reason),
             }
-            Err(GenerateError::Engine(EngineError::Sequence { reason })) => {
-                tracing::warn!(index, attempt, reason, "an item failed to be written");
-                written.rejected.push(RejectReason::GenerationFailed);
-            }
-            Err(GenerateError::Invalid { message, .. }) => {
-                tracing::debug!(index, attempt, message, "item does not fit");
-                written.rejected.push(RejectReason::DoesNotFit);
-            }
-            Err(GenerateError::Engine(EngineError::PromptTooLong { .. })) => {
-                written.rejected.push(RejectReason::DoesNotFit);
-            }
-            Err(error) => return Err(error),
         }
     }
+    // Of equals the earlier attempt.
+    written.drafts.sort_by(|a, b| b.compare(a, &plan.spec));
     Ok(written)
 }
 
-/// A full queue is no reason to give up a quiz that has begun: its items wait for their turn.
-async fn write_when_there_is_room(
+/// What came of one attempt.
+struct Drafted {
+    candidate: Result<Candidate, RejectReason>,
+    usage: QuizUsage,
+}
+
+/// Writes one draft and checks it alone.
+///
+/// # Errors
+/// As [`write_item`].
+async fn write_draft(
+    plan: &QuizPlan,
     writer: &dyn Writer,
-    request: impl Fn() -> TextRequest,
-) -> Result<Reply, GenerateError> {
+    index: usize,
+    attempt: usize,
+    accepted: Option<Reply>,
+) -> Result<Drafted, GenerateError> {
+    let mut usage = QuizUsage::default();
+    let reply = async {
+        let reply = match accepted {
+            Some(reply) => reply,
+            None => when_there_is_room(|| writer.write(plan.request(index, attempt))).await?,
+        };
+        reply.await
+    };
+    let (text, summary) = match reply.await {
+        Ok(reply) => reply,
+        Err(error) => {
+            let candidate = Err(reason_of(error, index, attempt)?);
+            return Ok(Drafted { candidate, usage });
+        }
+    };
+    usage.add((&summary.sequence).into());
+    let mut candidate = plan.item(index, attempt, &text).map(|item| Candidate::new(item, &summary));
+    if let Ok(drafted) = &mut candidate
+        && plan.spec.round_trip != CheckPolicy::Off
+        && let Some(trip) = RoundTrip::of(&drafted.item)
+    {
+        let requests = trip.requests(&drafted.item, &plan.prompt(index, attempt));
+        let weigh = |request: WeighRequest| when_there_is_room(move || writer.weigh(request.clone()));
+        match try_join_all(requests.into_iter().map(weigh)).await {
+            Ok(weighed) => {
+                weighed.iter().for_each(|likelihood| usage.add((&likelihood.sequence).into()));
+                let weights: Vec<f32> = weighed.iter().map(Likelihood::mean).collect();
+                match trip.verdict(&weights) {
+                    Ok(lead) => drafted.pass(lead),
+                    Err(reason) if plan.spec.round_trip == CheckPolicy::Require => candidate = Err(reason),
+                    Err(_) => {}
+                }
+            }
+            Err(error) => candidate = Err(reason_of(error, index, attempt)?),
+        }
+    }
+    if let Err(reason) = &candidate {
+        tracing::debug!(index, attempt, reason = reason.name(), reply = text, "item rejected");
+    }
+    Ok(Drafted { candidate, usage })
+}
+
+/// Why an attempt came to nothing.
+///
+/// # Errors
+/// The same error, where no attempt could do better.
+fn reason_of(error: GenerateError, index: usize, attempt: usize) -> Result<RejectReason, GenerateError> {
+    match error {
+        GenerateError::Engine(EngineError::Sequence { reason }) => {
+            tracing::warn!(index, attempt, reason, "an item failed to be written");
+            Ok(RejectReason::GenerationFailed)
+        }
+        GenerateError::Invalid { message, .. } => {
+            tracing::debug!(index, attempt, message, "item does not fit");
+            Ok(RejectReason::DoesNotFit)
+        }
+        GenerateError::Engine(EngineError::PromptTooLong { .. }) => Ok(RejectReason::DoesNotFit),
+        error => Err(error),
+    }
+}
+
+/// A full queue is no reason to give up a quiz that has begun: its items wait for their turn.
+async fn when_there_is_room<T>(
+    submit: impl Fn() -> BoxFuture<'static, Result<T, GenerateError>>,
+) -> Result<T, GenerateError> {
     let started = Instant::now();
     loop {
-        match writer.write(request()).await {
+        match submit().await {
             Err(GenerateError::Engine(EngineError::QueueFull { retry_after, .. }))
                 if started.elapsed() < MAX_QUEUE_WAIT =>
             {

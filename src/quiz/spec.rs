@@ -21,6 +21,9 @@ pub struct QuizRequest {
     pub audience: Option<String>,
     pub exclude: Option<Vec<String>>,
     pub seed: Option<u64>,
+    pub candidates: Option<u64>,
+    pub round_trip: Option<String>,
+    pub clean: Option<String>,
     /// Which of the server's models; not part of [`QuizSpec`].
     pub model: Option<String>,
     pub max_tokens: Option<u64>,
@@ -54,6 +57,12 @@ pub struct QuizSpec {
     /// Questions, or answers, that must not come again.
     pub exclude: Vec<String>,
     pub seed: u64,
+    /// Drafts of each item, of which the best is kept.
+    pub candidates: usize,
+    /// Whether the question has to ask for its key and no other words.
+    pub round_trip: CheckPolicy,
+    /// Whether the item has to keep the item-writing rules.
+    pub clean: CheckPolicy,
     /// Budget of one item, in tokens, what the grammar writes included; `None`: what it needs.
     pub max_item_tokens: Option<usize>,
     /// The seed in it is not used: each attempt at an item has its own.
@@ -83,6 +92,18 @@ pub enum Difficulty {
     Hard,
 }
 
+/// What becomes of drafts that fail a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckPolicy {
+    /// It is not looked at.
+    Off,
+    /// One that passes is chosen before one that does not.
+    Prefer,
+    /// They are thrown away.
+    Require,
+}
+
 /// A field of a quiz request that cannot be honoured.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -100,8 +121,12 @@ const MAX_AUDIENCE_CHARS: usize = 200;
 const MAX_EXCLUDED: usize = 200;
 const MAX_EXCLUDED_CHARS: usize = 500;
 const MAX_ITEM_TOKENS: usize = 8192;
+const MAX_CANDIDATES: usize = 8;
 
 const DEFAULT_COUNT: u64 = 5;
+const DEFAULT_CANDIDATES: u64 = 1;
+const DEFAULT_ROUND_TRIP: CheckPolicy = CheckPolicy::Off;
+const DEFAULT_CLEAN: CheckPolicy = CheckPolicy::Prefer;
 /// Low enough for a small model to stay on its subject, high enough that a second attempt differs.
 const DEFAULT_TEMPERATURE: f32 = 0.7;
 const DEFAULT_TOP_P: f32 = 0.95;
@@ -124,6 +149,9 @@ impl TryFrom<QuizRequest> for QuizSpec {
             audience: audience(request.audience)?,
             exclude: exclude(request.exclude.unwrap_or_default())?,
             seed,
+            candidates: candidates(request.candidates.unwrap_or(DEFAULT_CANDIDATES))?,
+            round_trip: policy("round_trip", request.round_trip.as_deref(), DEFAULT_ROUND_TRIP)?,
+            clean: policy("clean", request.clean.as_deref(), DEFAULT_CLEAN)?,
             max_item_tokens: request.max_tokens.map(max_item_tokens).transpose()?,
             sampling,
         })
@@ -153,6 +181,17 @@ impl ItemKind {
             Self::MultipleChoice => "multiple_choice",
             Self::TrueFalse => "true_false",
             Self::ShortAnswer => "short_answer",
+        }
+    }
+}
+
+impl CheckPolicy {
+    /// As on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
         }
     }
 }
@@ -200,6 +239,19 @@ fn subject(topic: Option<String>, source: Option<String>) -> Result<Subject, Spe
 
 fn count(count: u64) -> Result<usize, SpecError> {
     in_range("count", count, 1, MAX_COUNT)
+}
+
+fn candidates(candidates: u64) -> Result<usize, SpecError> {
+    in_range("candidates", candidates, 1, MAX_CANDIDATES)
+}
+
+fn policy(param: &str, name: Option<&str>, default: CheckPolicy) -> Result<CheckPolicy, SpecError> {
+    let Some(name) = name else { return Ok(default) };
+    let known = [CheckPolicy::Off, CheckPolicy::Prefer, CheckPolicy::Require];
+    known.into_iter().find(|policy| policy.name() == name).ok_or_else(|| {
+        let known = known.map(CheckPolicy::name).join(", ");
+        SpecError::new(param, format!("`{param}` {} is not known; use {known}", quoted(name)))
+    })
 }
 
 fn max_item_tokens(tokens: u64) -> Result<usize, SpecError> {
@@ -388,6 +440,12 @@ mod tests {
         check(json!({"topic": "a", "exclude": vec!["b"; 201]}), "exclude");
         check(json!({"topic": "a", "exclude": ["b".repeat(501)]}), "exclude");
         check(json!({"topic": "a", "seed": u64::MAX}), "ok");
+        check(json!({"topic": "a", "candidates": 8}), "ok");
+        check(json!({"topic": "a", "candidates": 0}), "candidates");
+        check(json!({"topic": "a", "candidates": 9}), "candidates");
+        check(json!({"topic": "a", "round_trip": "require", "clean": "off"}), "ok");
+        check(json!({"topic": "a", "round_trip": "yes"}), "round_trip");
+        check(json!({"topic": "a", "clean": ""}), "clean");
         check(json!({"topic": "a", "max_tokens": 0}), "max_tokens");
         check(json!({"topic": "a", "max_tokens": 8193}), "max_tokens");
         check(json!({"topic": "a", "temperature": 0}), "ok");

@@ -1,6 +1,6 @@
 use super::plan::Capacity;
 use super::prompt_templates::PromptTemplates;
-use crate::generation::{GenerateError, Generator, TextRequest, TextSummary};
+use crate::generation::{GenerateError, Generator, Likelihood, TextRequest, TextSummary, WeighRequest};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 
@@ -13,6 +13,8 @@ pub(super) trait Writer: Send + Sync + 'static {
     fn count_tokens(&self, text: &str) -> usize;
     /// Resolves when the reply is accepted, to a future of the whole of it. Dropping either cancels.
     fn write(&self, request: TextRequest) -> BoxFuture<'static, Result<Reply, GenerateError>>;
+    /// Dropping it cancels.
+    fn weigh(&self, request: WeighRequest) -> BoxFuture<'static, Result<Likelihood, GenerateError>>;
 }
 
 /// A reply being written.
@@ -53,5 +55,10 @@ impl Writer for Generator {
             let stream = generator.generate(request).await?;
             Ok(Box::pin(stream.collect()) as Reply)
         })
+    }
+
+    fn weigh(&self, request: WeighRequest) -> BoxFuture<'static, Result<Likelihood, GenerateError>> {
+        let generator = self.clone();
+        Box::pin(async move { generator.weigh(request).await })
     }
 }

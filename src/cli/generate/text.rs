@@ -87,6 +87,7 @@ mod tests {
             explanation: None,
             status: ItemStatus::Grounded,
             checks: Vec::new(),
+            flaws: Vec::new(),
         };
         let expected = "\
 2. Which planet is the largest?

@@ -67,10 +67,10 @@ export class Card {
 
   header() {
     const { status, kind } = this.item;
-    const grounded = status === "grounded";
+    const grounded = status !== "unverified";
     const badge = make("span", { class: `badge ${grounded ? "is-grounded" : "is-unverified"}` },
-      icon(grounded ? "quote" : "careful"), say(make("span"), grounded ? "grounded" : "unverified"),
-      say(make("span", { class: "unseen" }), grounded ? "grounded_means" : "unverified_means"));
+      icon(grounded ? "quote" : "careful"), say(make("span"), status),
+      say(make("span", { class: "unseen" }), `${status}_means`));
     return make("p", { class: "card-top" },
       say(make("span", { class: "number" }), "question_of", { number: this.number, expected: this.round.expected }),
       say(make("span", { class: "kind" }), kind), badge);

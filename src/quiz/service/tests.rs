@@ -1,14 +1,18 @@
 use super::*;
 use crate::engine::FinishReason;
-use crate::generation::{Prompt, TextSummary};
+use crate::generation::{Prompt, TextRequest, TextSummary};
 use crate::quiz::{ItemStatus, QuizRequest};
 use serde_json::json;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// At an item, when there is one candidate.
+const ATTEMPTS: usize = 4;
+
 /// Plays a model: what it writes follows from the request, when it is done from `delay`.
 struct Scripted {
     reply: Box<ReplyFn>,
+    weight: Box<dyn Fn(&WeighRequest) -> f32 + Send + Sync>,
     delay: Box<dyn Fn(usize) -> Duration + Send + Sync>,
     /// Answers to the calls of `write`, from the first on; accepted when used up.
     refusals: Mutex<VecDeque<Option<GenerateError>>>,
@@ -24,6 +28,7 @@ impl Scripted {
     ) -> Self {
         Self {
             reply: Box::new(reply),
+            weight: Box::new(|_| -1.0),
             delay: Box::new(|_| Duration::from_millis(10)),
             refusals: Mutex::default(),
             calls: AtomicUsize::new(0),
@@ -83,6 +88,11 @@ impl Writer for Scripted {
             Ok(reply)
         })
     }
+
+    fn weigh(&self, request: WeighRequest) -> BoxFuture<'static, Result<Likelihood, GenerateError>> {
+        let logprobs = vec![(self.weight)(&request)];
+        Box::pin(async { Ok(Likelihood { logprobs, sequence: summary().sequence }) })
+    }
 }
 
 fn summary() -> TextSummary {
@@ -96,7 +106,7 @@ fn summary() -> TextSummary {
         time_to_first_token: Duration::ZERO,
         total_time: Duration::ZERO,
     };
-    TextSummary { reason: FinishReason::Stop, sequence }
+    TextSummary { reason: FinishReason::Stop, mean_logprob: None, sequence }
 }
 
 /// A short-answer reply whose words come from the attempt's own seed.
@@ -166,16 +176,20 @@ async fn the_same_seed_gives_the_same_quiz_whatever_the_timing() {
         Ok(if request.sampling.seed.is_multiple_of(2) { "{}".to_owned() } else { good_reply(request) })
     };
     let mut quizzes = Vec::new();
-    for timing in 0..6_u64 {
-        let mut scripted = Scripted::new(reply);
-        scripted.slots = [1, 2, 4, 8, 8, 8][timing as usize];
-        scripted.delay = Box::new(move |call| Duration::from_millis((call as u64 * 37 * (timing + 1)) % 101));
-        let events = events(scripted, topic(20)).await;
-        let items: Vec<QuizItem> = items(&events).into_iter().cloned().collect();
-        quizzes.push((items, completed(&events).rejected.clone()));
+    for candidates in [1, 3] {
+        quizzes.clear();
+        for timing in 0..6_u64 {
+            let mut scripted = Scripted::new(reply);
+            scripted.slots = [1, 2, 4, 8, 8, 8][timing as usize];
+            scripted.delay =
+                Box::new(move |call| Duration::from_millis((call as u64 * 37 * (timing + 1)) % 101));
+            let events = events(scripted, QuizSpec { candidates, ..topic(20) }).await;
+            let items: Vec<QuizItem> = items(&events).into_iter().cloned().collect();
+            quizzes.push((items, completed(&events).rejected.clone()));
+        }
+        assert!(quizzes[0].0.len() > 10 && quizzes[0].1[&RejectReason::Malformed] > 10);
+        assert!(quizzes.iter().all(|quiz| *quiz == quizzes[0]));
     }
-    assert!(quizzes[0].0.len() > 10 && quizzes[0].1[&RejectReason::Malformed] > 10);
-    assert!(quizzes.iter().all(|quiz| *quiz == quizzes[0]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -184,7 +198,7 @@ async fn an_item_that_never_passes_is_left_out() {
     let events = events(scripted, topic(3)).await;
     let summary = completed(&events);
     assert_eq!((summary.delivered, summary.timings.time_to_first_item_ms), (0, None));
-    assert_eq!(summary.rejected, BTreeMap::from([(RejectReason::Malformed, 3 * MAX_ATTEMPTS)]));
+    assert_eq!(summary.rejected, BTreeMap::from([(RejectReason::Malformed, 3 * ATTEMPTS)]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,7 +208,7 @@ async fn repeats_and_excluded_items_are_written_again() {
     let scripted = Scripted::new(move |_, _| Ok(reply.clone()));
     let events = events(scripted, topic(2)).await;
     assert_eq!(items(&events).len(), 1);
-    assert_eq!(completed(&events).rejected, BTreeMap::from([(RejectReason::Repeated, MAX_ATTEMPTS)]));
+    assert_eq!(completed(&events).rejected, BTreeMap::from([(RejectReason::Repeated, ATTEMPTS)]));
 
     let scripted = Scripted::new(|request, _| Ok(good_reply(request)));
     let all = self::events(scripted, topic(1)).await;
@@ -204,6 +218,83 @@ async fn repeats_and_excluded_items_are_written_again() {
     let events = self::events(scripted, excluding).await;
     assert_eq!(completed(&events).rejected, BTreeMap::from([(RejectReason::Excluded, 1)]));
     assert_ne!(items(&events)[0].question, items(&all)[0].question);
+}
+
+const TOWER: &str = "Gustave Eiffel built the Eiffel Tower in Paris in 1889 for the World Fair.";
+
+/// A quiz of one short answer about the tower; the n-th call writes the n-th of `replies`, each an answer
+/// and a question, and a question is likely after answers that begin as it is marked: `Where [P] ...`.
+async fn about_the_tower(replies: &'static [(&str, &str)], request: serde_json::Value) -> Vec<QuizEvent> {
+    let mut scripted = Scripted::new(move |_, call| {
+        let (answer, question) = replies[call.min(replies.len() - 1)];
+        Ok(json!({"evidence": TOWER, "answer": answer, "question": question}).to_string())
+    });
+    scripted.weight = Box::new(|request| {
+        let marked = request.text.split(['[', ']']).nth(1).expect("each question is marked");
+        let asks_for = request.before.contains(&format!("\"answer\":\"{marked}"));
+        if asks_for { -1.0 } else { -1.5 }
+    });
+    let mut spec = json!({"source": TOWER, "kind": "short_answer", "count": 1, "seed": 1});
+    spec.as_object_mut().unwrap().extend(request.as_object().unwrap().clone());
+    events(scripted, self::spec(spec)).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_best_of_the_candidates_is_kept() {
+    const REPLIES: &[(&str, &str)] = &[
+        ("1889", "Who built the tower [G] in the capital?"),
+        ("Paris", "Where did he build it and his house [P]?"),
+        ("Paris", "Where does the tower stand [P]?"),
+    ];
+    let check =
+        async |request: serde_json::Value, expected: Option<&str>, rejected: &[(RejectReason, usize)]| {
+            let events = about_the_tower(REPLIES, request.clone()).await;
+            let found = items(&events).first().map(|item| item.question.clone());
+            assert_eq!(found.as_deref(), expected, "{request}");
+            assert_eq!(completed(&events).rejected, rejected.iter().copied().collect(), "{request}");
+        };
+    use RejectReason::*;
+    let (wrong, flawed, good) = (Some(REPLIES[0].1), Some(REPLIES[1].1), Some(REPLIES[2].1));
+    check(json!({"clean": "off"}), wrong, &[]).await;
+    check(json!({"clean": "off", "candidates": 3}), wrong, &[(Outdone, 2)]).await;
+    check(json!({"round_trip": "prefer"}), wrong, &[]).await;
+    check(json!({"round_trip": "require"}), flawed, &[(RoundTrip, 1)]).await;
+    check(
+        json!({"round_trip": "require", "clean": "require"}),
+        good,
+        &[(RoundTrip, 1), (DanglingReference, 1)],
+    )
+    .await;
+    check(json!({"round_trip": "prefer", "candidates": 2}), flawed, &[(Outdone, 1)]).await;
+    check(json!({"round_trip": "prefer", "candidates": 3}), good, &[(Outdone, 2)]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_item_says_what_it_passed() {
+    let check = async |request: serde_json::Value, status: ItemStatus, passed: &[Check]| {
+        let replies = &[("Paris", "Where did he build it and his house [P]?")];
+        let events = about_the_tower(replies, request).await;
+        let item = items(&events)[0];
+        assert_eq!((item.status, item.flaws.len()), (status, 1));
+        for check in [Check::RoundTrip, Check::KeySound, Check::Clean] {
+            assert_eq!(item.checks.contains(&check), passed.contains(&check), "{check:?}");
+        }
+    };
+    check(json!({}), ItemStatus::Grounded, &[]).await;
+    check(json!({"round_trip": "prefer"}), ItemStatus::Checked, &[Check::RoundTrip]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_draft_that_repeats_gives_way_to_the_next_best() {
+    const REPLIES: &[(&str, &str)] = &[
+        ("Paris", "Where does the tower stand [P]?"),
+        ("Paris", "Where does the tower stand [P]?"),
+        ("1889", "When was it opened to visitors of London [1]?"),
+    ];
+    let request = json!({"candidates": 3, "exclude": ["Where does the tower stand [P]?"]});
+    let events = about_the_tower(REPLIES, request).await;
+    assert_eq!(items(&events)[0].answer.text, "1889");
+    assert_eq!(completed(&events).rejected, BTreeMap::from([(RejectReason::Excluded, 2)]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -219,12 +310,13 @@ async fn dropping_the_stream_cancels_everything() {
 
 #[tokio::test(start_paused = true)]
 async fn no_more_items_are_written_at_once_than_there_are_slots() {
-    for (slots, at_most) in [(1, 1), (3, 3), (100, MAX_IN_FLIGHT)] {
+    for (slots, candidates, at_most) in [(1, 1, 1), (3, 1, 3), (100, 1, MAX_IN_FLIGHT), (4, 2, 4), (8, 3, 6)]
+    {
         let mut scripted = Scripted::new(|request, _| Ok(good_reply(request)));
         scripted.slots = slots;
         let scripted = Arc::new(scripted);
         let service = QuizService::with_writer(scripted.clone(), Arc::new(Metrics::new("scripted")));
-        let mut stream = service.create(topic(20)).await.unwrap();
+        let mut stream = service.create(QuizSpec { candidates, ..topic(20) }).await.unwrap();
         while stream.next().await.is_some() {}
         assert_eq!(scripted.most_running.load(Ordering::SeqCst), at_most);
     }
