@@ -220,6 +220,8 @@ fn correction(draft: &Draft, evidence: &Evidence, language: &Language) -> Option
     };
     let (said, right) = (differing(&said), differing(&right));
     Some(match language.code() {
+        // A word more, "not", and nothing in its place.
+        "en" if right.is_empty() => format!("The source says: “{sentence}”"),
         "en" => format!("Not “{said}”: the source says “{right}”."),
         "ja" => format!("「{said}」ではなく「{right}」です。"),
         _ => format!("{said} → {right}"),
@@ -278,6 +280,9 @@ mod tests {
         let reply = serde_json::json!({"evidence": SOURCE, "answer": false, "question": statement});
         let item = plan.item(0, 0, &reply.to_string()).unwrap();
         assert_eq!(item.explanation.unwrap(), "Not “Victor Hugo”: the source says “Gustave Eiffel”.");
+        let reply = serde_json::json!({"evidence": SOURCE, "answer": false, "question": SOURCE.replace("was", "was not")});
+        let item = plan.item(0, 0, &reply.to_string()).unwrap();
+        assert_eq!(item.explanation.unwrap(), format!("The source says: “{SOURCE}”"));
     }
 
     #[test]

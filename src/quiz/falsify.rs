@@ -1,9 +1,11 @@
 //! What makes a sentence false: one of its numbers or names, and what may stand in its place. What may be
 //! written there is held so tightly that the sentence still reads like one: a number of the same length,
-//! another name of the same passage; only without those, words of the model's own.
+//! another name of the same passage; without those "is not" for "is", and only then words of the model's own.
 
+use super::language::Language;
 use super::span::{Form, Span, replaceable_spans};
 use super::wording::contains;
+use std::cmp::Reverse;
 use std::ops::Range;
 
 /// A sentence's place to be changed.
@@ -20,6 +22,8 @@ pub(super) enum Substitute {
     Number(String),
     /// One of these; none of them says what the original says.
     OneOf(Vec<String>),
+    /// This, which says the opposite.
+    Denial(String),
     /// Words of the form.
     Free(Form),
 }
@@ -31,11 +35,16 @@ const MAX_SUBSTITUTES: usize = 16;
 pub(super) fn names<'a>(sentences: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for sentence in sentences {
-        let spans = replaceable_spans(sentence).into_iter().filter(|span| is_name(sentence, span));
-        // What a sentence begins with may owe its capital to that, or be more than a name: "Later Hugo".
-        for span in spans.filter(|span| span.bytes.start > 0 || span.form == Form::Plain) {
+        for span in replaceable_spans(sentence) {
             let name = &sentence[span.bytes.clone()];
-            if !names.iter().any(|known| known == name) {
+            let is_name = match span.form {
+                // What a sentence begins with may owe its capital to that, or be more than a name: "Later
+                // Hugo".
+                Form::Name => span.bytes.start > 0,
+                Form::Plain => true,
+                Form::Number | Form::Quantity | Form::Phrase => false,
+            };
+            if is_name && !names.iter().any(|known| known == name) {
                 names.push(name.to_owned());
             }
         }
@@ -45,18 +54,39 @@ pub(super) fn names<'a>(sentences: impl Iterator<Item = &'a str>) -> Vec<String>
 
 /// Where and how to make a sentence false; `None` where nothing in it can be changed. Numbers before
 /// names, and longer ones before shorter: numbers are easily wrong, long names easily told from others.
-pub(super) fn change(sentence: &str, names: &[String]) -> Option<Change> {
+/// Where no name can stand in another's place, an English sentence is denied.
+pub(super) fn change(sentence: &str, names: &[String], language: &Language) -> Option<Change> {
     let changes = replaceable_spans(sentence).into_iter().map(|span| change_of(sentence, &span, names));
-    changes.max_by_key(|change| {
-        let rank = match &change.substitute {
-            Substitute::Number(_) => 3,
-            Substitute::OneOf(_) => 2,
-            Substitute::Free(_) if change.bytes.start > 0 => 1,
-            Substitute::Free(_) => 0,
+    let denial = if language.code() == "en" { denial(sentence) } else { None };
+    changes.chain(denial).max_by_key(|change| {
+        let text = &sentence[change.bytes.clone()];
+        // The first word of a sentence may owe its capital to that.
+        let is_sure = change.bytes.start > 0
+            || text.contains(' ')
+            || !text.starts_with(char::is_uppercase)
+            || names.iter().any(|name| name == text);
+        let rank = match (&change.substitute, is_sure) {
+            (Substitute::Number(_), _) => 5,
+            (Substitute::OneOf(_), true) => 4,
+            (Substitute::Denial(_), _) => 3,
+            (Substitute::Free(_), true) => 2,
+            (Substitute::OneOf(_), false) => 1,
+            (Substitute::Free(_), false) => 0,
         };
         // Of equals the first.
-        (rank, change.bytes.len(), std::cmp::Reverse(change.bytes.start))
+        (rank, change.bytes.len(), Reverse(change.bytes.start))
     })
+}
+
+/// The first of the words that make an English sentence of its subject and the rest, with "not" after it.
+fn denial(sentence: &str) -> Option<Change> {
+    const AUXILIARIES: [&str; 8] = ["is", "are", "was", "were", "can", "has", "have", "had"];
+    let words: Vec<&str> = sentence.split(' ').collect();
+    let idx = words.iter().position(|word| AUXILIARIES.contains(word))?;
+    let start = words[..idx].iter().map(|word| word.len() + 1).sum();
+    let is_denied = words.get(idx + 1).is_none_or(|next| *next == "not");
+    let substitute = Substitute::Denial(format!("{} not", words[idx]));
+    (!is_denied).then(|| Change { bytes: start..start + words[idx].len(), substitute })
 }
 
 fn change_of(sentence: &str, span: &Span, names: &[String]) -> Change {
@@ -72,22 +102,12 @@ fn change_of(sentence: &str, span: &Span, names: &[String]) -> Change {
     let fits = |name: &&String| {
         Form::of(name) == span.form && !contains(sentence, name) && !are_related(name, original)
     };
-    let others: Vec<String> = match is_name(sentence, span) {
-        true => names.iter().filter(fits).take(MAX_SUBSTITUTES).cloned().collect(),
-        false => Vec::new(),
+    let others: Vec<String> = match span.form {
+        Form::Name | Form::Plain => names.iter().filter(fits).take(MAX_SUBSTITUTES).cloned().collect(),
+        Form::Number | Form::Quantity | Form::Phrase => Vec::new(),
     };
     let substitute = if others.is_empty() { Substitute::Free(span.form) } else { Substitute::OneOf(others) };
     Change { bytes: span.bytes.clone(), substitute }
-}
-
-/// Capitals say little of the first word of a sentence.
-fn is_name(sentence: &str, span: &Span) -> bool {
-    let text = &sentence[span.bytes.clone()];
-    match span.form {
-        Form::Name => span.bytes.start > 0 || text.contains(' '),
-        Form::Plain => true,
-        Form::Number | Form::Quantity | Form::Phrase => false,
-    }
 }
 
 /// Whether two names may mean one thing: they share a word, or one is the other's initials.
@@ -100,7 +120,7 @@ fn are_related(a: &str, b: &str) -> bool {
 }
 
 /// The number that a text begins with, what belongs to its form included, and a regular expression for
-/// others like it: as many digits, and of a year or a long number the first two.
+/// others like it: as many digits, in the same century if it looks like a year, and as round.
 fn number(text: &str) -> (Range<usize>, String) {
     let is_part = |c: char| c.is_ascii_digit() || matches!(c, '.' | ',');
     let number = text[..text.find(|c| !is_part(c)).unwrap_or(text.len())].trim_end_matches(['.', ',']);
@@ -111,24 +131,18 @@ fn number(text: &str) -> (Range<usize>, String) {
     {
         return (0..number.len() + ending.len(), "([4-9]|1[0-9]|[2-9]0)th".to_owned());
     }
-    let digits = number.chars().filter(char::is_ascii_digit).count();
-    let kept = match digits {
-        0..=3 => 0,
-        _ => digits.min(4) - 2,
-    };
+    let is_year = number.len() == 4 && ["1", "20"].iter().any(|start| number.starts_with(start));
+    let round_from = if is_year { number.len() } else { number.trim_end_matches(['0', ',']).len().max(1) };
     let mut regex = String::new();
-    let mut seen = 0;
-    for c in number.chars() {
+    for (at, c) in number.char_indices() {
         match c {
-            '0'..='9' if seen < kept || c == '0' && seen == 0 && digits > 1 => regex.push(c),
-            '0'..='9' if seen == 0 => regex.push_str("[1-9]"),
-            '0'..='9' => regex.push_str("[0-9]"),
-            _ => {
-                regex.push('\\');
-                regex.push(c);
+            '.' | ',' => regex.extend(['\\', c]),
+            _ if at < 2 && is_year || at >= round_from || at == 0 && number.starts_with("0.") => {
+                regex.push(c)
             }
+            _ if at == 0 => regex.push_str("[1-9]"),
+            _ => regex.push_str("[0-9]"),
         }
-        seen += usize::from(c.is_ascii_digit());
     }
     (0..number.len(), regex)
 }
@@ -138,7 +152,8 @@ mod tests {
     use super::*;
 
     fn check(sentence: &str, passage: &[&str], expected: Option<(&str, Substitute)>) {
-        let change = change(sentence, &names(passage.iter().copied()));
+        let language = Language::parse(if sentence.is_ascii() { "en" } else { "ja" }).unwrap();
+        let change = change(sentence, &names(passage.iter().copied()), &language);
         let found = change.map(|change| (&sentence[change.bytes], change.substitute));
         assert_eq!(found, expected, "{sentence}");
     }
@@ -147,13 +162,16 @@ mod tests {
     fn numbers_first() {
         let number = |text, regex: &str| Some((text, Substitute::Number(regex.to_owned())));
         check("The Eiffel Tower was finished in 1889.", &[], number("1889", "18[0-9][0-9]"));
-        check("The Moon is 384,400 km away.", &[], number("384,400", r"38[0-9]\,[0-9][0-9][0-9]"));
+        check("The Moon is 384,400 km away.", &[], number("384,400", r"[1-9][0-9][0-9]\,[0-9]00"));
         check("It took the crew 8 days.", &[], number("8", "[1-9]"));
-        check("Brazil has 60% of it.", &[], number("60", "[1-9][0-9]"));
+        check("Brazil has 60% of it.", &[], number("60", "[1-9]0"));
         check("They met on 12 December in Rome.", &[], number("12", "[1-9][0-9]"));
         check("It fell in the 1950s.", &[], number("1950", "19[0-9][0-9]"));
         check("In the 3rd year Rome fell.", &[], number("3rd", "([4-9]|1[0-9]|[2-9]0)th"));
         check("About 0.5 of it is gone.", &[], number("0.5", r"0\.[0-9]"));
+        check("Over 95,000 people came.", &[], number("95,000", r"[1-9][0-9]\,000"));
+        check("It ended in 1900.", &[], number("1900", "19[0-9][0-9]"));
+        check("Of 0 people none came.", &[], number("0", "[1-9]"));
     }
 
     #[test]
@@ -163,7 +181,7 @@ mod tests {
         };
         let passage = ["Later Hugo met Victor Hugo of the EU and Eiffel in London.", "Towers rose in Lyon."];
         check(
-            "The tower was built by Gustave Eiffel.",
+            "The tower of Gustave Eiffel rose.",
             &passage,
             one_of("Gustave Eiffel", &["Victor Hugo", "EU", "London", "Lyon"]),
         );
@@ -172,9 +190,16 @@ mod tests {
     }
 
     #[test]
+    fn then_denial() {
+        let denied = |word, text: &str| Some((word, Substitute::Denial(text.to_owned())));
+        check("Normally water is the fluid of choice.", &[], denied("is", "is not"));
+        check("The cycle of Rankine was his.", &["In Rankine water boils."], denied("was", "was not"));
+    }
+
+    #[test]
     fn words_of_the_models_own_last() {
-        check("The tower was built by Eiffel.", &[], Some(("Eiffel", Substitute::Free(Form::Name))));
+        check("The cycle of Rankine is not his.", &[], Some(("Rankine", Substitute::Free(Form::Name))));
         check("plants need water", &[], Some(("water", Substitute::Free(Form::Phrase))));
-        check("it is so", &[], None);
+        check("so be it", &[], None);
     }
 }

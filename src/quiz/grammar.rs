@@ -122,7 +122,7 @@ impl ItemGrammar<'_> {
         let sentence = fold_spaces(evidence);
         // One place, not any: a model that copies a sentence seldom leaves it where it may, and is then made
         // to at the last place there is.
-        let change = if self.truth { None } else { change(&sentence, self.names) };
+        let change = if self.truth { None } else { change(&sentence, self.names, self.language) };
         let head = |truth: bool| {
             format!("{{\"evidence\":\"{}\",\"answer\":{truth},\"question\":\"", json_inner(evidence))
         };
@@ -138,6 +138,7 @@ impl ItemGrammar<'_> {
                 let texts: Vec<String> = texts.iter().map(|text| literal(&json_inner(text))).collect();
                 texts.join(" | ")
             }
+            Substitute::Denial(text) => literal(&text),
             Substitute::Free(form) => {
                 // Not the original, nor a word that begins like it.
                 let stem: String = original.chars().take(STEM_CHARS).collect();
