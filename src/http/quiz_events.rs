@@ -19,7 +19,7 @@ pub(crate) enum WireEvent {
         quiz: QuizCreated,
     },
     #[serde(rename = "question.completed")]
-    Question(QuizItem),
+    Question(Box<QuizItem>),
     #[serde(rename = "quiz.completed")]
     Completed(QuizSummary),
     #[serde(rename = "error")]
@@ -70,7 +70,7 @@ impl QuizDocument {
         while let Some(event) = quiz.next().await {
             match event {
                 QuizEvent::Created(created) => id = created.id,
-                QuizEvent::Item(item) => items.push(item),
+                QuizEvent::Item(item) => items.push(*item),
                 QuizEvent::Completed(summary) => {
                     return Ok(Self { id, object: "quiz", created, items, summary });
                 }

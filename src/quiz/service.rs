@@ -33,7 +33,7 @@ pub struct QuizService {
 #[derive(Debug)]
 pub enum QuizEvent {
     Created(QuizCreated),
-    Item(QuizItem),
+    Item(Box<QuizItem>),
     Completed(QuizSummary),
     Failed(GenerateError),
 }
@@ -309,7 +309,7 @@ impl Run {
         }
         self.metrics.quiz_item(item.kind.name());
         self.delivered.push(item.clone());
-        self.events.push_back(QuizEvent::Item(item));
+        self.events.push_back(QuizEvent::Item(Box::new(item)));
     }
 
     fn end(&mut self, event: QuizEvent) {

@@ -103,6 +103,51 @@ async fn assert_slots_are_free(engine: &Engine, control: &ScriptedControl) {
     }
 }
 
+/// A reply that is written and then given comes back as it was, with the same log-probabilities, however
+/// its positions fall into steps and whatever prefix is reused.
+#[tokio::test]
+async fn a_given_reply_is_read_as_it_was_written() {
+    let (engine, control) = start();
+    let new_tokens = async |request: SequenceRequest| {
+        let (mut stream, mut reply) = (engine.submit(request).expect("there is room"), Vec::new());
+        loop {
+            match stream.next().await.expect("a stream ends with an end") {
+                TokenEvent::Tokens(tokens) => reply.extend(tokens),
+                TokenEvent::Finished(summary) => return (reply, summary),
+                TokenEvent::Failed(error) => panic!("{error}"),
+            }
+        }
+    };
+    let prompt: Vec<u32> = (0..40).map(|idx| idx % 7 + 20).collect();
+    let mut written = request(&prompt, 100);
+    written.sampling.logprobs = Some(0);
+    written.stop_tokens.clear();
+    let (written, _) = new_tokens(written).await;
+    assert_eq!(written.len(), 100);
+    let reply: Vec<u32> = written.iter().map(|new| new.token).collect();
+    for n_before in [0, 1, 60, 99] {
+        let given = SequenceRequest {
+            given: reply[n_before..].to_vec(),
+            ..request(&[&prompt[..], &reply[..n_before]].concat(), 1)
+        };
+        let (read, summary) = new_tokens(given).await;
+        assert_eq!(read.len(), 100 - n_before);
+        for (read, written) in read.iter().zip(&written[n_before..]) {
+            assert_eq!((read.token, read.forced), (written.token, true));
+            assert_eq!(read.logprobs.as_ref().unwrap().logprob, written.logprobs.as_ref().unwrap().logprob);
+        }
+        // The last token of the prompt is computed again: its logits are wanted.
+        assert_eq!(summary.cached_tokens, prompt.len() + n_before - 1);
+        assert_eq!(summary.completion_tokens, 100 - n_before);
+    }
+    let too_long = SequenceRequest { given: vec![1; 300], ..request(&[1], 1) };
+    assert!(matches!(engine.submit(too_long).err(), Some(EngineError::PromptTooLong { .. })));
+    let unknown = SequenceRequest { given: vec![9999], ..request(&[1], 1) };
+    assert!(matches!(engine.submit(unknown).err(), Some(EngineError::Sequence { .. })));
+    drop(engine);
+    assert_eq!(control.violations(), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn a_reply_ends_at_a_stop_token() {
     let (engine, control) = start();

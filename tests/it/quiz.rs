@@ -82,7 +82,7 @@ async fn write(service: &QuizService, request: Value) -> Written {
     let mut items = Vec::new();
     loop {
         match stream.next().await {
-            Some(QuizEvent::Item(item)) => items.push(item),
+            Some(QuizEvent::Item(item)) => items.push(*item),
             Some(QuizEvent::Completed(summary)) => {
                 assert!(stream.next().await.is_none());
                 let mut document = json!({"id": created.id, "object": "quiz", "created": 0, "items": items});

@@ -98,7 +98,7 @@ mod tests {
            Planets, CC0-1.0
 
 ";
-        assert_eq!(layout(&QuizEvent::Item(item)), expected);
+        assert_eq!(layout(&QuizEvent::Item(Box::new(item))), expected);
     }
 
     #[test]

@@ -140,8 +140,9 @@ async fn events(scripted: Scripted, spec: QuizSpec) -> Vec<QuizEvent> {
 }
 
 fn items(events: &[QuizEvent]) -> Vec<&QuizItem> {
-    let items =
-        events.iter().filter_map(|event| if let QuizEvent::Item(item) = event { Some(item) } else { None });
+    let items = events
+        .iter()
+        .filter_map(|event| if let QuizEvent::Item(item) = event { Some(&**item) } else { None });
     items.collect()
 }
 
