@@ -259,15 +259,19 @@ fn mix<S: Simd, E: Element, const QUERIES: usize, const VECTORS: usize>(
         }
     }
     for query in 0..QUERIES {
+        for idx in 0..VECTORS {
+            simd.store(sums[query][idx], &mut output[query * row_len + idx]);
+        }
+    }
+    // Added in memory: were the sums chosen by a number that is not known here, none would stay in registers.
+    for query in 0..QUERIES {
         for position in seen_by_all..seen[query] {
             let stored = &values[position * row_len..][..VECTORS];
             let weight = simd.splat(weights[query][position]);
             for idx in 0..VECTORS {
-                sums[query][idx] = simd.mul_add(E::load(simd, &stored[idx]), weight, sums[query][idx]);
+                let to = &mut output[query * row_len + idx];
+                simd.store(simd.mul_add(E::load(simd, &stored[idx]), weight, simd.load(to)), to);
             }
-        }
-        for idx in 0..VECTORS {
-            simd.store(sums[query][idx], &mut output[query * row_len + idx]);
         }
     }
     VECTORS * LANES
