@@ -26,6 +26,16 @@ const MIN_RETRY_TEMPERATURE: f32 = 0.5;
 impl QuizPlan {
     /// What has the item written; the same for the same index and attempt.
     pub(super) fn request(&self, index: usize, attempt: usize) -> TextRequest {
+        self.request_as(self.items[index].kind, index, attempt)
+    }
+
+    /// What the round trip of the item comes after. Whatever the kind, it is the prompt for a short answer:
+    /// after it a question follows most closely from the answer before it.
+    pub(super) fn round_trip_prompt(&self, index: usize, attempt: usize) -> Prompt {
+        self.request_as(ItemKind::ShortAnswer, index, attempt).prompt
+    }
+
+    fn request_as(&self, kind: ItemKind, index: usize, attempt: usize) -> TextRequest {
         let (item, spec) = (&self.items[index], &self.spec);
         let shown;
         let (about, candidates, names) = match &item.ground {
@@ -39,7 +49,7 @@ impl QuizPlan {
                 shown = excerpt.passage();
                 let sentences = candidates(excerpt, attempt);
                 let sentences = sentences.map(|sentence| excerpt.source.sentence_text(sentence));
-                let names = match item.kind {
+                let names = match kind {
                     ItemKind::TrueFalse if !item.truth => excerpt.names(),
                     _ => Vec::new(),
                 };
@@ -48,7 +58,7 @@ impl QuizPlan {
         };
         let prompt = ItemPrompt {
             about,
-            kind: item.kind,
+            kind,
             truth: item.truth,
             difficulty: spec.difficulty,
             language: &spec.language,
@@ -57,7 +67,7 @@ impl QuizPlan {
             templates: self.templates.as_deref(),
         };
         let grammar = ItemGrammar {
-            kind: item.kind,
+            kind,
             language: &spec.language,
             truth: item.truth,
             candidates: &candidates,
@@ -83,11 +93,6 @@ impl QuizPlan {
     /// Times an item is written before it is left out.
     pub(super) fn max_attempts(&self) -> usize {
         RETRIES + self.spec.candidates
-    }
-
-    /// What the item is asked for with.
-    pub(super) fn prompt(&self, index: usize, attempt: usize) -> Prompt {
-        self.request(index, attempt).prompt
     }
 
     /// The item that comes of a reply, if it passes every check that needs no other item.

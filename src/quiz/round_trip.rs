@@ -1,6 +1,6 @@
 //! The way back from a question to its answer. The model that writes the item is a poor reader when it is
 //! small, but it knows how questions follow from answers: so the answers are compared by how likely each
-//! makes the question, after the very words the item was asked for with (a noisy-channel reader, as in
+//! makes the question, after the words that ask for a short answer (a noisy-channel reader, as in
 //! Lewis and Fan, Generative Question Answering, ICLR 2019). Nothing is listed, so no place in a list can
 //! be liked, and the whole is one pass over texts that share all but their ends.
 

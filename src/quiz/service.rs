@@ -125,7 +125,7 @@ impl QuizService {
     ) -> Result<Option<Result<f32, RejectReason>>, GenerateError> {
         let Some(trip) = RoundTrip::of(item) else { return Ok(None) };
         let plan = self.plan(spec).await?;
-        let requests = trip.requests(item, &plan.prompt(0, 0));
+        let requests = trip.requests(item, &plan.round_trip_prompt(0, 0));
         let weighed = try_join_all(requests.into_iter().map(|request| self.writer.weigh(request))).await?;
         Ok(Some(trip.verdict(&weighed.iter().map(Likelihood::mean).collect::<Vec<_>>())))
     }
@@ -434,7 +434,7 @@ async fn write_draft(
         && plan.spec.round_trip != CheckPolicy::Off
         && let Some(trip) = RoundTrip::of(&drafted.item)
     {
-        let requests = trip.requests(&drafted.item, &plan.prompt(index, attempt));
+        let requests = trip.requests(&drafted.item, &plan.round_trip_prompt(index, attempt));
         let weigh = |request: WeighRequest| when_there_is_room(move || writer.weigh(request.clone()));
         match try_join_all(requests.into_iter().map(weigh)).await {
             Ok(weighed) => {
