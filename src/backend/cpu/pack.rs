@@ -70,7 +70,7 @@ impl Packer<'_> {
         packed
     }
 
-    /// Blocks that `read` takes from a row, as [`IntegerProduct`] wants them.
+    /// Blocks that `read` takes from a row, as `IntegerProduct` wants them.
     pub(super) fn integers<E: Copy + Default + Send>(
         &mut self,
         read: impl Fn(usize, usize) -> WeightBlock + Sync,
