@@ -147,17 +147,24 @@ async fn delays_show_where_they_are() {
         let [ttft, itl, tpot, e2e] = [of.ttft_ms, of.itl_ms, of.tpot_ms, of.e2e_ms].map(Option::unwrap);
         assert!(ttft.p50 >= step, "{target}: {ttft:?}");
         assert_eq!(itl.n, 4 * (REPLY_TOKENS - 1), "{target}: a piece of text is a token");
-        assert!(itl.p50 >= step * 0.9, "{target}: {itl:?}");
-        // Each request has one stall, so the middle of the gaps is none, and their slowest is one.
-        assert!(itl.max >= stall * 0.9 && itl.p50 < itl.max, "{target}: {itl:?}");
-        assert!(tpot.p50 >= (stall + 5.0 * step) * 0.9 / 6.0, "{target}: {tpot:?}");
-        assert!(e2e.p50 >= ttft.p50 + stall, "{target}: {e2e:?}");
+        assert!(
+            itl.p50 < itl.max,
+            "{target}: each request has one stall, so the middle of the gaps is none: {itl:?}"
+        );
+        assert_eq!(tpot.n, 4, "{target}: a mean gap a request");
+        // A reader that is late may find several pieces at once, but never one before it was written.
+        assert!(e2e.p50 >= stall + 6.0 * step, "{target}: {e2e:?}");
         // Two at a time take at least half as long as one after the other.
         assert!(of.seconds * 1e3 >= 2.0 * (stall + 6.0 * step), "{target}: {}", of.seconds);
         assert!((of.requests_per_second - 4.0 / of.seconds).abs() < 1e-9);
         assert_eq!(of.good_share, Some(1.0));
         assert!(of.peak_rss_bytes.is_some_and(|bytes| bytes > 1 << 20), "{target}");
         assert!(of.simulated, "{target}: a scripted model is no device");
+    }
+    for target in ["inside", "outside"] {
+        let of_target = measurements.iter().filter(|of| of.target == target);
+        let longest = of_target.map(|of| of.itl_ms.unwrap().max).fold(0.0, f64::max);
+        assert!(longest >= stall * 0.9, "{target}: the stall is in no gap: {longest}");
     }
     let table = report.table();
     for part in ["inside SIMULATED", "outside SIMULATED", "2 at once", "Against inside", "2 interleaved runs"]
