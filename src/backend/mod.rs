@@ -7,6 +7,7 @@
 
 pub mod candle;
 pub mod cpu;
+pub mod neuron;
 mod rules;
 pub mod scripted;
 

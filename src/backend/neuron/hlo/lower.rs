@@ -1,0 +1,357 @@
+//! The graph of a model as an HLO module for one bucket.
+//!
+//! Every node yields `f32`. What is multiplied by a matrix, and what the KV cache keeps, is rounded to the
+//! [`Precision`]; products are summed in `f32`. So norms, rotation, softmax and logits are never rounded, and
+//! the lowering that is all `f32` differs in nothing else.
+
+use super::{
+    attention::Attention,
+    bucket::{BadBucket, Bucket, CachePlan, Family},
+    builder::{BuildError, ModuleBuilder, Output, Value, replaced_name},
+    module::{ArrayShape, Binary, ElementType, Module, Scalar, Stride, Unary},
+    verify::{Violation, verify},
+};
+use crate::model::{Graph, Node, NodeId, Pairing, WeightId};
+
+/// How matrices and the KV cache are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// What the device is made for.
+    Bf16,
+    /// For comparing with the reference, whose numbers it has but for the order of sums.
+    F32,
+}
+
+/// A program, and what its inputs and outputs mean.
+#[derive(Clone, Debug)]
+pub struct Lowered {
+    pub module: Module,
+    /// In the order of the module's parameters.
+    pub inputs: Vec<Input>,
+    /// In the order of the module's results: the logits, then the caches.
+    pub outputs: Vec<String>,
+}
+
+/// What a parameter of a program is bound to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    pub name: String,
+    pub shape: ArrayShape,
+    pub source: InputSource,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputSource {
+    /// Each token's id; 0 for padding.
+    Tokens,
+    /// Each token's position. Padded tokens have each one of its own.
+    Positions,
+    /// The slot that each token is written to: the row's own, or for padding the scratch slot, the last. A row
+    /// of several slots is the slot of its own number; a single row is of the slot its first token names.
+    Slots,
+    /// The token whose logits are wanted.
+    Selected,
+    /// `[slots + 1, kv_heads, context, head_dim]`, updated in place. Begins as zeros: what has not been
+    /// written yet is multiplied by zero.
+    Cache,
+    /// Cosines and sines of [`rotary_table`].
+    Cosines,
+    Sines,
+    /// A matrix that an embedding reads is `[vocab, width]`, any other `[in, out]`: transposed.
+    Weight {
+        id: WeightId,
+        transposed: bool,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LowerError {
+    #[error(transparent)]
+    Bucket(#[from] BadBucket),
+    #[error("a KV cache of {} slots of {} positions has more rows than 2^24, the last that the device counts", .0.slots, .0.context)]
+    CacheTooLarge(CachePlan),
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// What was written breaks a rule: a mistake of ours.
+    #[error(transparent)]
+    Violation(#[from] Violation),
+}
+
+/// Writes the program of one bucket, and checks it.
+///
+/// # Errors
+/// [`LowerError::Bucket`], [`LowerError::CacheTooLarge`]: the cache does not hold the bucket, or the device not
+/// the cache.
+pub fn lower(
+    graph: &Graph,
+    plan: CachePlan,
+    bucket: Bucket,
+    precision: Precision,
+) -> Result<Lowered, LowerError> {
+    bucket.check(plan)?;
+    let rows = (plan.slots + 1).checked_mul(plan.context);
+    let rows = rows.and_then(|rows| rows.checked_mul(graph.cache().kv_heads));
+    if rows.is_none_or(|rows| rows > 1 << f32::MANTISSA_DIGITS) {
+        return Err(LowerError::CacheTooLarge(plan));
+    }
+    let mut lowering = Lowering::new(graph, plan, bucket, precision)?;
+    let mut values: Vec<Value> = Vec::with_capacity(graph.nodes().len());
+    for (id, node) in graph.nodes() {
+        lowering.builder.enter(format!("{}.{}", kind(node), id.0));
+        values.push(lowering.node(node, &values)?);
+    }
+    let logits = values.pop().map(|value| Output { name: "logits".to_owned(), value, replaces: None });
+    let outputs: Vec<Output> = logits.into_iter().chain(lowering.attention.into_outputs()).collect();
+    let module = lowering.builder.finish(&outputs)?;
+    verify(&module)?;
+    let outputs = outputs.into_iter().map(|output| output.name).collect();
+    Ok(Lowered { module, inputs: lowering.inputs, outputs })
+}
+
+/// Cosine or sine of what each position turns each pair of a head by, `[context, head_dim / 2]`.
+///
+/// The angle is rounded to `f32`, as the models were trained with.
+pub fn rotary_table(graph: &Graph, context: usize, turn: fn(f64) -> f64) -> Vec<f32> {
+    let angles = (0..context).flat_map(|position| {
+        graph.inverse_frequencies().iter().map(move |frequency| position as f32 * frequency)
+    });
+    angles.map(|angle| turn(angle.into()) as f32).collect()
+}
+
+struct Lowering<'a> {
+    graph: &'a Graph,
+    bucket: Bucket,
+    element: ElementType,
+    builder: ModuleBuilder,
+    inputs: Vec<Input>,
+    tokens: Value,
+    selected: Option<Value>,
+    /// Of each token's position, `[tokens, head_dim / 2]`.
+    cosines: Value,
+    sines: Value,
+    attention: Attention,
+    /// In the order of the graph's weights.
+    weights: Vec<Value>,
+}
+
+impl<'a> Lowering<'a> {
+    /// Writes the parameters, and what all layers need of them.
+    fn new(
+        graph: &'a Graph,
+        plan: CachePlan,
+        bucket: Bucket,
+        precision: Precision,
+    ) -> Result<Self, BuildError> {
+        let element = match precision {
+            Precision::Bf16 => ElementType::Bf16,
+            Precision::F32 => ElementType::F32,
+        };
+        let mut builder = ModuleBuilder::new(&format!("{}.{bucket}", bucket.family().name()));
+        builder.enter("inputs".to_owned());
+        let mut parameters = Parameters { builder: &mut builder, inputs: Vec::new() };
+        let token_count = bucket.tokens();
+        let mut index = |name, source, range, len| parameters.index(name, source, len, range);
+        let tokens = index("tokens", InputSource::Tokens, graph.vocab_size(), token_count)?;
+        let positions = index("positions", InputSource::Positions, plan.context, token_count)?;
+        let slots = index("slots", InputSource::Slots, plan.slots + 1, token_count)?;
+        let selected = match bucket.family() {
+            Family::Prefill => Some(index("selected", InputSource::Selected, token_count, bucket.logits())?),
+            Family::Decode | Family::ShortRows => None,
+        };
+        let cache = graph.cache();
+        let cache_shape =
+            ArrayShape::new(element, &[plan.slots + 1, cache.kv_heads, plan.context, cache.head_dim]);
+        let mut caches = Vec::with_capacity(cache.layers);
+        for layer in 0..cache.layers {
+            let mut cache = |part: &str| {
+                let name = format!("layers.{layer}.cache.{part}");
+                let value =
+                    parameters.array(&replaced_name(&name), InputSource::Cache, cache_shape.clone())?;
+                Ok(Output { name, value, replaces: Some(value) })
+            };
+            caches.push([cache("keys")?, cache("values")?]);
+        }
+        let table = ArrayShape::new(ElementType::F32, &[plan.context, graph.inverse_frequencies().len()]);
+        let cosines = parameters.array("rotary.cosines", InputSource::Cosines, table.clone())?;
+        let sines = parameters.array("rotary.sines", InputSource::Sines, table)?;
+        let weights = (0..graph.weights().len()).map(|id| parameters.weight(graph, WeightId(id), element));
+        let weights = weights.collect::<Result<_, _>>()?;
+        let inputs = parameters.inputs;
+
+        builder.enter("positions".to_owned());
+        let cosines = builder.gather_rows(cosines, positions)?;
+        let sines = builder.gather_rows(sines, positions)?;
+        let attention = Attention::new(&mut builder, bucket, positions, slots, caches)?;
+        Ok(Self {
+            graph,
+            bucket,
+            element,
+            builder,
+            inputs,
+            tokens,
+            selected,
+            cosines,
+            sines,
+            attention,
+            weights,
+        })
+    }
+
+    fn node(&mut self, node: &Node, values: &[Value]) -> Result<Value, BuildError> {
+        let value = |id: NodeId| values[id.0];
+        match *node {
+            Node::Embedding { table } => {
+                let rows = self.builder.gather_rows(self.weights[table.0], self.tokens)?;
+                self.builder.convert(rows, ElementType::F32)
+            }
+            Node::RmsNorm { input, weight, epsilon } => self.rms_norm(value(input), weight, epsilon),
+            Node::Linear { input, weight, bias } => self.linear(value(input), weight, bias),
+            Node::Head { input, weight } => self.linear(value(input), weight, None),
+            Node::Rotary { input, head_dim, pairing } => self.rotary(value(input), head_dim, pairing),
+            Node::Attention { layer, query, key, value: values, shape } => {
+                let inputs = [value(query), value(key), value(values)];
+                self.attention.attend(&mut self.builder, layer, inputs, &shape)
+            }
+            Node::GatedActivation { gate, up } => {
+                let gate = value(gate);
+                let logistic = self.builder.unary(Unary::Logistic, gate)?;
+                let activated = self.builder.binary(Binary::Multiply, gate, logistic)?;
+                self.builder.binary(Binary::Multiply, activated, value(up))
+            }
+            Node::Add { left, right } => self.builder.binary(Binary::Add, value(left), value(right)),
+            Node::SelectRows { input } => match self.selected {
+                Some(selected) => self.builder.gather_rows(value(input), selected),
+                None => Ok(value(input)),
+            },
+        }
+    }
+
+    /// Over each run of as many values as the weight has, as rows of their own.
+    fn rms_norm(&mut self, input: Value, weight: WeightId, epsilon: f32) -> Result<Value, BuildError> {
+        let builder = &mut self.builder;
+        let whole = builder.dimensions(input);
+        let weight = self.weights[weight.0];
+        let run = builder.dimensions(weight)[0];
+        let runs = whole.iter().product::<usize>() / run;
+        let input = builder.reshape(input, &[runs, run])?;
+        let squares = builder.binary(Binary::Multiply, input, input)?;
+        let sum = builder.reduce(Binary::Add, squares, 1, 0.0)?;
+        let count = builder.splat(Scalar::F32(run as f32), &[runs])?;
+        let mean = builder.binary(Binary::Divide, sum, count)?;
+        let epsilon = builder.splat(Scalar::F32(epsilon), &[runs])?;
+        let mean = builder.binary(Binary::Add, mean, epsilon)?;
+        let scale = builder.unary(Unary::Rsqrt, mean)?;
+        let scale = builder.broadcast(scale, &[runs, run], &[0])?;
+        let normed = builder.binary(Binary::Multiply, input, scale)?;
+        let weight = builder.broadcast(weight, &[runs, run], &[1])?;
+        let normed = builder.binary(Binary::Multiply, normed, weight)?;
+        builder.reshape(normed, &whole)
+    }
+
+    fn linear(
+        &mut self,
+        input: Value,
+        weight: WeightId,
+        bias: Option<WeightId>,
+    ) -> Result<Value, BuildError> {
+        let builder = &mut self.builder;
+        let input = builder.convert(input, self.element)?;
+        let contracting = if is_transposed(self.graph, weight) { 0 } else { 1 };
+        let product = builder.dot(0, (input, 1), (self.weights[weight.0], contracting))?;
+        let Some(bias) = bias else { return Ok(product) };
+        let bias = builder.broadcast(self.weights[bias.0], &builder.dimensions(product), &[1])?;
+        builder.binary(Binary::Add, product, bias)
+    }
+
+    fn rotary(&mut self, input: Value, head_dim: usize, pairing: Pairing) -> Result<Value, BuildError> {
+        let builder = &mut self.builder;
+        let whole = builder.dimensions(input);
+        let (tokens, pairs) = (self.bucket.tokens(), head_dim / 2);
+        let by_pair = [tokens, whole[1] / head_dim, pairs];
+        // The first and the second of a pair are neighbours along one dimension, and so they are put back.
+        let (split, apart) = match pairing {
+            Pairing::Halves => ([by_pair[0], by_pair[1], 2, pairs], 2),
+            Pairing::Adjacent => ([by_pair[0], by_pair[1], pairs, 2], 3),
+        };
+        let split_input = builder.reshape(input, &split)?;
+        let mut part = |start| {
+            let part = Stride { start, limit: start + 1, stride: 1 };
+            let part = builder.slice(split_input, apart, part)?;
+            builder.reshape(part, &by_pair)
+        };
+        let (first, second) = (part(0)?, part(1)?);
+        let cosines = builder.broadcast(self.cosines, &by_pair, &[0, 2])?;
+        let sines = builder.broadcast(self.sines, &by_pair, &[0, 2])?;
+        let mut multiply = |left, right| builder.binary(Binary::Multiply, left, right);
+        let [along, against] = [multiply(first, cosines)?, multiply(second, sines)?];
+        let [across, upward] = [multiply(first, sines)?, multiply(second, cosines)?];
+        let first = builder.binary(Binary::Subtract, along, against)?;
+        let second = builder.binary(Binary::Add, across, upward)?;
+        let mut part_dimensions = split;
+        part_dimensions[apart] = 1;
+        let first = builder.reshape(first, &part_dimensions)?;
+        let second = builder.reshape(second, &part_dimensions)?;
+        let turned = builder.concatenate(&[first, second], apart)?;
+        builder.reshape(turned, &whole)
+    }
+}
+
+/// The parameters as they are written, with what each is bound to.
+struct Parameters<'a> {
+    builder: &'a mut ModuleBuilder,
+    inputs: Vec<Input>,
+}
+
+impl Parameters<'_> {
+    /// A vector of integers below `limit`.
+    fn index(
+        &mut self,
+        name: &str,
+        source: InputSource,
+        len: usize,
+        limit: usize,
+    ) -> Result<Value, BuildError> {
+        let value = self.builder.index_parameter(name, len, 0..=limit as i64 - 1)?;
+        self.inputs.push(Input { name: name.to_owned(), shape: self.builder.shape(value).clone(), source });
+        Ok(value)
+    }
+
+    fn array(&mut self, name: &str, source: InputSource, shape: ArrayShape) -> Result<Value, BuildError> {
+        let value = self.builder.parameter(name, &shape)?;
+        self.inputs.push(Input { name: name.to_owned(), shape, source });
+        Ok(value)
+    }
+
+    /// A matrix in the precision asked for; a vector, a norm's or a bias, in `f32`.
+    fn weight(&mut self, graph: &Graph, id: WeightId, element: ElementType) -> Result<Value, BuildError> {
+        let weight = graph.weight(id);
+        let transposed = is_transposed(graph, id);
+        let mut dimensions = weight.shape.clone();
+        if transposed {
+            dimensions.reverse();
+        }
+        let element = if dimensions.len() == 1 { ElementType::F32 } else { element };
+        let shape = ArrayShape::new(element, &dimensions);
+        self.array(&weight.name.to_string(), InputSource::Weight { id, transposed }, shape)
+    }
+}
+
+/// A matrix lies with its inputs outermost, unless rows of it are looked up.
+fn is_transposed(graph: &Graph, id: WeightId) -> bool {
+    let is_table = graph.nodes().any(|(_, node)| matches!(node, Node::Embedding { table } if *table == id));
+    graph.weight(id).shape.len() == 2 && !is_table
+}
+
+fn kind(node: &Node) -> &'static str {
+    match node {
+        Node::Embedding { .. } => "embedding",
+        Node::RmsNorm { .. } => "rms_norm",
+        Node::Linear { .. } => "linear",
+        Node::Rotary { .. } => "rotary",
+        Node::Attention { .. } => "attention",
+        Node::GatedActivation { .. } => "gated_activation",
+        Node::Add { .. } => "add",
+        Node::SelectRows { .. } => "select_rows",
+        Node::Head { .. } => "head",
+    }
+}
