@@ -28,14 +28,7 @@ impl Loaded {
         let began = Instant::now();
         let library = chosen_library(library)?;
         let name = &settings.model.value;
-        let model = Model::open(name, Path::new(&settings.models_dir.value))
-            .with_context(|| format!("the model {name} cannot be opened"))?;
-        let model = match settings.adapter.value.as_str() {
-            "" => model,
-            adapter => model
-                .with_adapter(Path::new(adapter))
-                .with_context(|| format!("the adapter {adapter} cannot be merged into {name}"))?,
-        };
+        let model = open_model(settings)?;
         let options = OpenOptions {
             slots: settings.slots.value,
             context_len: settings.context_len.value,
@@ -73,5 +66,18 @@ impl Loaded {
             "the model is ready"
         );
         Ok(Self { generator, quizzes, library, metrics })
+    }
+}
+
+/// The model that the settings name, with the adapter that they name merged in.
+pub(super) fn open_model(settings: &ModelSettings) -> Result<Model> {
+    let name = &settings.model.value;
+    let model = Model::open(name, Path::new(&settings.models_dir.value))
+        .with_context(|| format!("the model {name} cannot be opened"))?;
+    match settings.adapter.value.as_str() {
+        "" => Ok(model),
+        adapter => model
+            .with_adapter(Path::new(adapter))
+            .with_context(|| format!("the adapter {adapter} cannot be merged into {name}")),
     }
 }

@@ -4,6 +4,7 @@
 //! `anyhow`'s and are printed once, by `main`.
 
 mod bench;
+mod compile;
 mod eval;
 mod generate;
 mod inspect;
@@ -48,6 +49,7 @@ enum Command {
     Bench(Box<bench::BenchVerb>),
     Library(library::LibraryVerb),
     Inspect(inspect::Inspect),
+    Compile(compile::Compile),
     Pull(PullArgs),
     Probe(probe::Probe),
 }
@@ -74,6 +76,7 @@ impl Cli {
             Command::Bench(bench) => bench.run(),
             Command::Library(library) => library.run(),
             Command::Inspect(inspect) => inspect.run(),
+            Command::Compile(compile) => compile.run(),
             Command::Pull(PullArgs { pull, models_dir: dir }) => pull.run(&models_dir(dir)?),
             Command::Probe(probe) => probe.run(),
         }
