@@ -1,4 +1,6 @@
-//! `mondai inspect`: what is in a model file.
+//! `mondai inspect`: what is in a model file, or in a program made of one.
+
+mod program;
 
 use super::models_dir;
 use crate::model::{Model, StoredTensor};
@@ -7,12 +9,14 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::Path;
 
-/// Print a model's config, graph and tensors
+/// Print a model's config, graph and tensors, or a program's inputs and outputs
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Inspect {
-    /// A name in the models folder, a GGUF file or a Hugging Face folder
+    /// A name in the models folder, a GGUF file, a Hugging Face folder, or a program (.hlo.pb) that `mondai
+    /// compile` wrote
     model: String,
     /// The folder with one folder a model [default: models]
     #[arg(long, value_name = "DIR")]
@@ -35,8 +39,12 @@ enum Format {
 
 impl Inspect {
     pub(super) fn run(self) -> Result<()> {
-        let model = Model::open(&self.model, &models_dir(self.models_dir)?)?;
         let mut out = io::stdout().lock();
+        let path = Path::new(&self.model);
+        if program::is_program(path) {
+            return program::print(&mut out, path, self.format);
+        }
+        let model = Model::open(&self.model, &models_dir(self.models_dir)?)?;
         match self.format {
             Format::Text => print_text(&mut out, &model)?,
             Format::Json => writeln!(out, "{:#}", to_json(&model))?,

@@ -1,9 +1,8 @@
 //! A model's programs as files: for each bucket the HLO, and beside it what its inputs and outputs mean.
 
 use super::{
-    hlo::{
-        self, ArrayShape, Bucket, CachePlan, ElementType, Input, InputSource, LowerError, Lowered, Precision,
-    },
+    hlo::{self, Bucket, CachePlan, ElementType, Input, InputSource, LowerError, Lowered, Precision},
+    sidecar::Sidecar,
     values::constant_values,
 };
 use crate::{
@@ -11,8 +10,6 @@ use crate::{
     model::Model,
 };
 use safetensors::{Dtype, SafeTensorError, View, serialize_to_file};
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::{
     borrow::Cow,
     collections::HashSet,
@@ -121,8 +118,9 @@ fn write_program(
     let path = folder.join(format!("{name}.hlo.pb"));
     let bytes = lowered.module.to_bytes();
     write(&path, &bytes)?;
-    let sidecar = format!("{:#}\n", sidecar(lowered, plan, bucket, &bytes));
-    write(&folder.join(format!("{name}.json")), sidecar.as_bytes())?;
+    let sidecar = Sidecar::of(lowered, plan, bucket, &bytes);
+    let sidecar = serde_json::to_string_pretty(&sidecar).expect("names and numbers are JSON") + "\n";
+    write(&Sidecar::path(&path), sidecar.as_bytes())?;
     let instructions =
         lowered.module.computations.iter().map(|computation| computation.instructions.len()).sum();
     Ok(Emitted { bucket, path, bytes: bytes.len(), instructions })
@@ -130,43 +128,6 @@ fn write_program(
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), EmitError> {
     fs::write(path, bytes).map_err(|source| EmitError::Write { path: path.to_path_buf(), source })
-}
-
-/// What whoever runs the program must know of it: nothing of this can be read from a compiled one.
-fn sidecar(lowered: &Lowered, plan: CachePlan, bucket: Bucket, bytes: &[u8]) -> Value {
-    let Lowered { module, inputs, outputs } = lowered;
-    let array = |shape: &ArrayShape| (shape.element.name(), shape.dimensions.clone());
-    let input = |input: &Input| {
-        let (element, shape) = array(&input.shape);
-        json!({ "name": input.name, "type": element, "shape": shape, "is": source_name(input.source) })
-    };
-    let results = module.host_program_shape.result.arrays().iter().zip(outputs).enumerate();
-    let output = |(idx, (shape, name)): (usize, (&ArrayShape, &String))| {
-        let (element, shape) = array(shape);
-        let replaced = module.aliases.iter().find(|alias| alias.output == idx);
-        let replaces = replaced.map(|alias| inputs[alias.parameter].name.as_str());
-        json!({ "name": name, "type": element, "shape": shape, "replaces": replaces })
-    };
-    json!({
-        "hlo_sha256": Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
-        "family": bucket.family().name(),
-        "bucket": { "slots": bucket.slots, "width": bucket.width, "context": bucket.context },
-        "cache": { "slots": plan.slots, "context": plan.context },
-        "inputs": inputs.iter().map(input).collect::<Vec<_>>(),
-        "outputs": results.map(output).collect::<Vec<_>>(),
-    })
-}
-
-fn source_name(source: InputSource) -> &'static str {
-    match source {
-        InputSource::Tokens => "tokens",
-        InputSource::Positions => "positions",
-        InputSource::Slots => "slots",
-        InputSource::Selected => "selected",
-        InputSource::Cache => "cache",
-        InputSource::Cosines | InputSource::Sines => "table",
-        InputSource::Weight { .. } => "weight",
-    }
 }
 
 /// An input whose numbers are made when they are written, one at a time.

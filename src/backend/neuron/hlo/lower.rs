@@ -89,7 +89,7 @@ pub fn lower(
     precision: Precision,
 ) -> Result<Lowered, LowerError> {
     bucket.check(plan)?;
-    let rows = (plan.slots + 1).checked_mul(plan.context);
+    let rows = plan.slots.checked_add(1).and_then(|slots| slots.checked_mul(plan.context));
     let rows = rows.and_then(|rows| rows.checked_mul(graph.cache().kv_heads));
     if rows.is_none_or(|rows| rows > 1 << f32::MANTISSA_DIGITS) {
         return Err(LowerError::CacheTooLarge(plan));

@@ -5,6 +5,7 @@
 //!
 //! Source: `xla/service/hlo.proto` and `xla/xla_data.proto` of OpenXLA.
 
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, ops::RangeInclusive};
 
 /// A whole program.
@@ -145,7 +146,8 @@ pub enum Binary {
 }
 
 /// Of the types the device has, those a model needs. There is none of 64 bits: it would be cut to 32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ElementType {
     Pred,
     S32,

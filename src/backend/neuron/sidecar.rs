@@ -1,0 +1,153 @@
+//! What whoever runs a program must know of it: a JSON file beside the HLO. Nothing of this can be read from a
+//! compiled program.
+
+use super::hlo::{Bucket, CachePlan, ElementType, InputSource, Lowered};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// The fields of the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sidecar {
+    /// Of the HLO's bytes, in hexadecimal digits.
+    pub hlo_sha256: String,
+    pub family: String,
+    pub bucket: Sizes,
+    pub cache: CacheSizes,
+    /// In the order of the program's parameters.
+    pub inputs: Vec<Bound>,
+    /// In the order of its results.
+    pub outputs: Vec<Yielded>,
+}
+
+/// Slots by row width by context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sizes {
+    pub slots: usize,
+    pub width: usize,
+    pub context: usize,
+}
+
+/// The cache's, which has a slot more for padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheSizes {
+    pub slots: usize,
+    pub context: usize,
+}
+
+/// An input and what it is bound to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bound {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub element: ElementType,
+    pub shape: Vec<usize>,
+    /// `tokens`, `positions`, `slots`, `selected`, `cache`, `table` or `weight`.
+    pub is: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Yielded {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub element: ElementType,
+    pub shape: Vec<usize>,
+    /// The input whose memory it is written to.
+    pub replaces: Option<String>,
+}
+
+impl Sidecar {
+    pub(super) fn of(lowered: &Lowered, plan: CachePlan, bucket: Bucket, hlo: &[u8]) -> Self {
+        let Lowered { module, inputs, outputs } = lowered;
+        let bound = inputs.iter().map(|input| Bound {
+            name: input.name.clone(),
+            element: input.shape.element,
+            shape: input.shape.dimensions.clone(),
+            is: source_name(input.source).to_owned(),
+        });
+        let results = module.host_program_shape.result.arrays().iter().zip(outputs).enumerate();
+        let results = results.map(|(idx, (shape, name))| {
+            let alias = module.aliases.iter().find(|alias| alias.output == idx);
+            let replaces = alias.map(|alias| inputs[alias.parameter].name.clone());
+            let (element, shape) = (shape.element, shape.dimensions.clone());
+            Yielded { name: name.clone(), element, shape, replaces }
+        });
+        Self {
+            hlo_sha256: sha256(hlo),
+            family: bucket.family().name().to_owned(),
+            bucket: Sizes { slots: bucket.slots, width: bucket.width, context: bucket.context },
+            cache: CacheSizes { slots: plan.slots, context: plan.context },
+            inputs: bound.collect(),
+            outputs: results.collect(),
+        }
+    }
+
+    /// That of an HLO file, and how many bytes the HLO is.
+    ///
+    /// # Errors
+    /// [`SidecarError`]: one of the two cannot be read, or they do not belong to each other.
+    pub fn read(hlo_path: &Path) -> Result<(Self, usize), SidecarError> {
+        let read = |path: &Path| {
+            fs::read(path).map_err(|source| SidecarError::Read { path: path.to_path_buf(), source })
+        };
+        let hlo = read(hlo_path)?;
+        let path = Self::path(hlo_path);
+        let sidecar: Self = serde_json::from_slice(&read(&path)?)
+            .map_err(|source| SidecarError::Malformed { path: path.clone(), source })?;
+        let actual = sha256(&hlo);
+        if sidecar.hlo_sha256 != actual {
+            let expected = sidecar.hlo_sha256;
+            return Err(SidecarError::OtherHlo { path: hlo_path.to_path_buf(), actual, expected });
+        }
+        Ok((sidecar, hlo.len()))
+    }
+
+    /// The file beside an HLO file: `decode-1x1x256.json` beside `decode-1x1x256.hlo.pb`.
+    pub(super) fn path(hlo_path: &Path) -> PathBuf {
+        hlo_path.with_extension("").with_extension("json")
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SidecarError {
+    #[error("cannot read {path}; a program is its HLO and the JSON file beside it")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} is not what `mondai compile` writes beside a program; run it again")]
+    Malformed {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error(
+        "{path}: its SHA-256 is {actual}, and the JSON file beside it is of {expected}; run `mondai compile` again"
+    )]
+    OtherHlo { path: PathBuf, actual: String, expected: String },
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn source_name(source: InputSource) -> &'static str {
+    match source {
+        InputSource::Tokens => "tokens",
+        InputSource::Positions => "positions",
+        InputSource::Slots => "slots",
+        InputSource::Selected => "selected",
+        InputSource::Cache => "cache",
+        InputSource::Cosines | InputSource::Sines => "table",
+        InputSource::Weight { .. } => "weight",
+    }
+}
