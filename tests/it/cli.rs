@@ -44,6 +44,7 @@ fn help() {
         ("help-generate", &["generate", "--help"]),
         ("help-inspect", &["inspect", "--help"]),
         ("help-bench", &["bench", "--help"]),
+        ("help-compile", &["compile", "--help"]),
     ] {
         insta::assert_snapshot!(name, stdout(args));
     }

@@ -9,6 +9,7 @@ mod default_model;
 mod engine;
 mod eval;
 mod grammar;
+mod hlo;
 mod http;
 mod library;
 mod logits;

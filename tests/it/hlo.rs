@@ -1,0 +1,160 @@
+//! The programs for a NeuronCore, judged by XLA on the CPU: `scripts/hlo_judge.py` runs them with real weights
+//! and holds them to transformers' golden values.
+
+use crate::models::{fixture, fixture_path};
+use mondai::backend::neuron::hlo::{Bucket, CachePlan, Precision, lower};
+use std::path::Path;
+use std::process::Command;
+
+/// One and three slots, a row of one token, of 8 and of 64, and contexts that a sequence outgrows.
+const BUCKETS: [&str; 7] = ["1x64x64", "3x1x112", "3x8x112", "1x1x64", "1x1x112", "3x1x64", "1x8x112"];
+/// One of each family: XLA takes a second of a CPU for each.
+const FEW_BUCKETS: &[&str] = BUCKETS.split_at(3).0;
+
+fn emit(model: &str, precision: &str, buckets: &[&str], output: &Path) {
+    let output = Command::new(env!("CARGO_BIN_EXE_mondai"))
+        .args(["compile", "--emit-only", "--with-weights", "--slots", "3", "--context-len", "112"])
+        .args(buckets.iter().map(|bucket| format!("--bucket={bucket}")))
+        .args(["--precision", precision, "--model"])
+        .arg(fixture_path(model))
+        .arg("--output")
+        .arg(output)
+        .output()
+        .expect("the binary was built for this test");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// `precisions` begins with f32.
+#[track_caller]
+fn check(model: &str, buckets: &[&str], precisions: &[&str]) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join(".cache/venv/bin/python");
+    assert!(python.is_file(), "{} is missing; scripts/test.sh makes it", python.display());
+    let folder = tempfile::tempdir().unwrap();
+    let programs = precisions.iter().map(|precision| {
+        let programs = folder.path().join(precision);
+        emit(model, precision, buckets, &programs);
+        programs
+    });
+    let output = Command::new(python)
+        .args(["-B", "scripts/hlo_judge.py"])
+        .arg(fixture_path(&format!("{}.json", model.trim_end_matches(".gguf"))))
+        .args(programs)
+        .current_dir(root)
+        // Half the time to compile; the numbers differ in the last bits alone.
+        .env("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+        .output()
+        .expect("the judge can be run");
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{report}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(report.trim_end().ends_with("\nOK"), "{report}");
+    eprintln!("{report}");
+}
+
+#[test]
+fn xla_runs_llama_as_transformers_does() {
+    check("llama", &BUCKETS, &["f32", "bf16"]);
+}
+
+/// Of GGUF, whose pairs of a head are neighbours.
+#[test]
+fn xla_runs_llama_of_gguf_as_transformers_does() {
+    check("gguf-llama3-rope.gguf", FEW_BUCKETS, &["f32"]);
+}
+
+#[test]
+fn xla_runs_qwen2_as_transformers_does() {
+    check("qwen2", FEW_BUCKETS, &["f32"]);
+}
+
+#[test]
+fn xla_runs_qwen3_as_transformers_does() {
+    check("qwen3", FEW_BUCKETS, &["f32"]);
+}
+
+/// The bytes are those of the first time, whoever writes them: a compiled program is found by their hash.
+#[test]
+fn the_same_model_is_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
+    emit("qwen2", "bf16", &BUCKETS, &first);
+    emit("qwen2", "bf16", &BUCKETS, &second);
+    let mut names: Vec<_> = first.read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names.len(), 2 * BUCKETS.len() + 1);
+    for name in names {
+        let [first, second] = [&first, &second].map(|folder| std::fs::read(folder.join(&name)).unwrap());
+        assert!(first == second, "{name:?} differs");
+    }
+}
+
+#[test]
+fn a_program_says_what_its_inputs_are() {
+    let folder = tempfile::tempdir().unwrap();
+    emit("qwen2", "bf16", &["3x1x112"], folder.path());
+    let program = folder.path().join("decode-3x1x112.hlo.pb");
+    let inspect =
+        || Command::new(env!("CARGO_BIN_EXE_mondai")).arg("inspect").arg(&program).output().unwrap();
+    let output = inspect();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let text = text.replace(&*folder.path().to_string_lossy(), "programs");
+    insta::assert_snapshot!("inspect_of_a_program", text);
+
+    let mut bytes = std::fs::read(&program).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&program, bytes).unwrap();
+    let error = String::from_utf8(inspect().stderr).unwrap();
+    assert!(error.contains("its SHA-256 is") && error.contains("run `mondai compile` again"), "{error}");
+    std::fs::remove_file(folder.path().join("decode-3x1x112.json")).unwrap();
+    let error = String::from_utf8(inspect().stderr).unwrap();
+    assert!(error.contains("cannot read") && error.contains("decode-3x1x112.json"), "{error}");
+}
+
+/// The programs that a larger cache is served with by default keep every rule, for each architecture.
+#[test]
+fn the_default_buckets_can_be_written() {
+    let plan = CachePlan { slots: 8, context: 2048 };
+    for model in ["llama", "gguf-llama3-rope.gguf", "qwen2", "qwen3"] {
+        let graph = fixture(model).graph;
+        for bucket in Bucket::defaults(plan) {
+            for precision in [Precision::Bf16, Precision::F32] {
+                let lowered = lower(&graph, plan, bucket, precision).unwrap();
+                assert_eq!(lowered.inputs.len(), lowered.module.host_program_shape.parameters.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_cache_or_the_device_cannot_hold_is_refused() {
+    let graph = fixture("llama").graph;
+    let error = |slots, context, bucket: &str| {
+        let plan = CachePlan { slots, context };
+        lower(&graph, plan, bucket.parse().unwrap(), Precision::Bf16).unwrap_err().to_string()
+    };
+    assert!(error(4, 128, "8x1x128").contains("8x1x128 has more slots or positions than the KV cache"));
+    // Two heads, and a slot for padding: one row too many.
+    assert!(error(127, 65_537, "1x1x256").contains("more rows than 2^24"));
+    assert!(error(usize::MAX, 2, "1x1x1").contains("more rows than 2^24"));
+}
+
+#[test]
+fn compile_refuses_what_it_cannot_write() {
+    for (args, expected) in [
+        (&["--bucket", "4x1"][..], "`4x1` is not a bucket"),
+        (&["--bucket", "9x1x64"], "9x1x64 has more slots or positions than the KV cache"),
+        (&["--context-len", "257"], "longer than the model's 256"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_mondai"))
+            .args(["compile", "--emit-only", "--slots", "4", "--model"])
+            .arg(fixture_path("llama"))
+            .args(args)
+            .arg("--output")
+            .arg(folder.path())
+            .output()
+            .unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && error.contains(expected), "{error}");
+    }
+}
