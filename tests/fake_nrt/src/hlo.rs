@@ -28,7 +28,7 @@ pub struct Computation {
     pub instructions: Vec<Instruction>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Instruction {
     pub id: i64,
     pub name: String,
@@ -48,21 +48,21 @@ pub struct Instruction {
 }
 
 /// As much of a constant as is of use here: its integers, and whether a number in it is not finite.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Literal {
     pub integers: Vec<i64>,
     pub has_infinity: bool,
 }
 
 /// What says where a gather's slices come from, or those of a dynamic slice.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Gather {
     pub start_index_map: Vec<usize>,
     pub index_vector_dim: usize,
     pub slice_sizes: Vec<usize>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Scatter {
     pub update_window_dims: Vec<usize>,
     pub inserted_window_dims: Vec<usize>,

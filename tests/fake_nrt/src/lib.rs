@@ -8,9 +8,21 @@
 //! It depends on nothing of mondai: it is an independent judge of what mondai emits and calls. Nothing here
 //! says anything about an accelerator's speed, and everything says that it is simulated.
 //!
-//! Read in this order: [`hlo`] what is read of a module, [`rules`] what the compiler refuses, [`neff`] the file.
+//! Read in this order: [`hlo`] what is read of a module, [`rules`] what the compiler refuses, [`neff`] the file,
+//! `runtime` what the library knows, `program` and `pjrt` how a program runs, `indices` how its indices are
+//! checked, `abi` the functions, and `settings` and `faults` for what the environment can ask for.
 
+mod abi;
+mod faults;
+mod handles;
 pub mod hlo;
+mod indices;
+mod memory;
 pub mod neff;
+mod pjrt;
+mod program;
 mod proto;
 pub mod rules;
+mod runtime;
+mod settings;
+mod status;
