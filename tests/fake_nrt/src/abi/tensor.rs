@@ -99,10 +99,11 @@ unsafe extern "C" fn nrt_tensor_allocate_slice(
 #[unsafe(no_mangle)]
 unsafe extern "C" fn nrt_tensor_free(tensor: *mut usize) {
     const NAME: &str = "nrt_tensor_free";
+    // The caller's pointer is taken back whatever comes of it.
+    // SAFETY: the caller's promise.
+    let handle = if tensor.is_null() { 0 } else { unsafe { tensor.replace(0) } };
     call(NAME, |mut guard| {
-        check(!tensor.is_null(), NAME, Status::INVALID, "null")?;
-        // SAFETY: the caller's promise.
-        let handle = unsafe { tensor.replace(0) };
+        check(handle != 0, NAME, Status::INVALID, "null")?;
         guard.free_tensor(NAME, handle);
         Ok(())
     });

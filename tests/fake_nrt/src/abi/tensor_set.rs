@@ -23,10 +23,11 @@ unsafe extern "C" fn nrt_allocate_tensor_set(set: *mut usize) -> Status {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn nrt_destroy_tensor_set(set: *mut usize) {
     const NAME: &str = "nrt_destroy_tensor_set";
+    // The caller's pointer is taken back whatever comes of it.
+    // SAFETY: the caller's promise.
+    let handle = if set.is_null() { 0 } else { unsafe { set.replace(0) } };
     call(NAME, |mut guard| {
-        check(!set.is_null(), NAME, Status::INVALID, "null")?;
-        // SAFETY: the caller's promise.
-        let handle = unsafe { set.replace(0) };
+        check(handle != 0, NAME, Status::INVALID, "null")?;
         guard.destroy_set(NAME, handle);
         Ok(())
     });
