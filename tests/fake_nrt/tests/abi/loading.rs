@@ -31,12 +31,12 @@ fn a_program_runs_on_its_own_generation_of_chips() {
     plugin();
     let library = Library::open(&[]);
     assert!(library.load(&neff_for("trn1"), 0).is_ok(), "the same generation as inf2");
-    let contents = |target| {
-        Contents { hlo: &module_with(&[]), name: "cell", target, lnc: 1, version: "0", compressed: true }
-            .pack_for_test()
+    let hlo = module_with(&[]);
+    let packed = |target| {
+        pack(&Contents { hlo: &hlo, name: "cell", target, lnc: 1, version: "0", compressed: true }).unwrap()
     };
-    assert_eq!(library.load(&contents("trn2"), 0), Err(6));
-    assert_eq!(library.load(&contents("inf1"), 0), Err(2));
+    assert_eq!(library.load(&packed("trn2"), 0), Err(6));
+    assert_eq!(library.load(&packed("inf1"), 0), Err(2));
     assert_eq!(library.load(&neff_for("trn2"), 0), Err(2), "a logical core of two");
     drop(library);
     let library = Library::open(&[("FAKE_NRT_INSTANCE", "trn2"), ("NEURON_LOGICAL_NC_CONFIG", "1")]);
@@ -48,16 +48,6 @@ fn a_program_runs_on_its_own_generation_of_chips() {
         ("NEURON_RT_ALLOW_LEGACY_NEFF", "1"),
     ];
     assert!(Library::open(&variables).load(neff(), 0).is_ok());
-}
-
-trait PackForTest {
-    fn pack_for_test(&self) -> Vec<u8>;
-}
-
-impl PackForTest for Contents<'_> {
-    fn pack_for_test(&self) -> Vec<u8> {
-        pack(self).unwrap()
-    }
 }
 
 #[test]
