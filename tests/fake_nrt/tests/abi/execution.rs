@@ -1,14 +1,13 @@
 //! Running a program: what it computes, where, and what it refuses to be given.
 
 use crate::{
-    library::{Library, SUCCESS, execute_on_thread, plugin},
+    library::{Library, SUCCESS, execute_on_thread},
     program::{CACHE_ROWS, Cell, WIDTH, read_floats, table_row},
 };
 use std::{thread, time::Instant};
 
 fn open() -> Library {
-    plugin();
-    Library::open(&[])
+    Library::with_xla(&[])
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What goes wrong when it is asked to.
 
 use crate::{
-    library::{Library, SUCCESS, plugin},
+    library::{Library, SUCCESS},
     program::{Cell, WIDTH, read_floats},
 };
 use serde_json::Value;
@@ -37,8 +37,7 @@ fn opening_fails_as_it_is_told_to() {
 
 #[test]
 fn an_execution_fails_before_it_computes_or_after() {
-    plugin();
-    let library = Library::open(&[]);
+    let library = Library::with_xla(&[]);
     let cell = Cell::load(&library, 0);
     library.inject("nrt_execute@1=1005;nrt_execute@2=1004;nrt_execute@4=101");
     assert_eq!(cell.step(&library, [0, 0], 0), 1005);
@@ -55,9 +54,8 @@ fn an_execution_fails_before_it_computes_or_after() {
 
 #[test]
 fn nan_is_told_only_where_it_is_asked_for() {
-    plugin();
     for (value, expected) in [("0", SUCCESS), ("1", 1003)] {
-        let library = Library::open(&[("NEURON_FAIL_ON_NAN", value)]);
+        let library = Library::with_xla(&[("NEURON_FAIL_ON_NAN", value)]);
         let cell = Cell::load(&library, 0);
         assert_eq!(cell.step(&library, [0, 0], 0), SUCCESS);
         library.inject("nrt_execute@1=nan");
@@ -78,8 +76,7 @@ fn a_call_is_late_as_it_is_told_to() {
 
 #[test]
 fn an_unload_that_fails_takes_its_handle_all_the_same() {
-    plugin();
-    let library = Library::open(&[]);
+    let library = Library::with_xla(&[]);
     let cell = Cell::load(&library, 0);
     library.inject("nrt_unload@1=1");
     assert_eq!(library.unload(cell.model), 1);

@@ -3,8 +3,8 @@
 use serde_json::Value;
 use std::{
     env,
-    ffi::{CString, c_char, c_int, c_void},
-    path::{Path, PathBuf},
+    ffi::{CString, OsString, c_char, c_int, c_void},
+    path::Path,
     ptr,
     sync::{Mutex, MutexGuard, OnceLock},
     thread,
@@ -76,7 +76,8 @@ functions! {
 /// The library, and the right to be the only one who uses it.
 pub(crate) struct Library {
     pub(crate) functions: &'static Functions,
-    variables: Vec<&'static str>,
+    /// What the variables that were set had before.
+    before: Vec<(&'static str, Option<OsString>)>,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -97,16 +98,12 @@ fn functions() -> &'static Functions {
     })
 }
 
-pub(crate) fn plugin() -> PathBuf {
-    let path = env::var_os("FAKE_NRT_PJRT").map(PathBuf::from).filter(|path| path.is_file());
-    path.expect("FAKE_NRT_PJRT is no file: run scripts/test.sh, or export what scripts/pjrt-plugin.sh prints")
-}
-
 impl Library {
     /// A fresh one, which has not been opened.
     pub(crate) fn closed(variables: &[(&'static str, &str)]) -> Self {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let before = variables.iter().map(|(name, _)| (*name, env::var_os(name))).collect();
         for (name, value) in variables {
             // SAFETY: only the tests that hold this lock set variables, and only their library reads them.
             unsafe { env::set_var(name, value) };
@@ -114,13 +111,24 @@ impl Library {
         let functions = functions();
         // SAFETY: takes nothing.
         unsafe { (functions.reset)() };
-        Library { functions, variables: variables.iter().map(|(name, _)| *name).collect(), _alone: alone }
+        Library { functions, before, _alone: alone }
     }
 
     /// One that has been opened.
     pub(crate) fn open(variables: &[(&'static str, &str)]) -> Self {
         let library = Self::closed(variables);
         assert_eq!(library.init(), SUCCESS);
+        library
+    }
+
+    /// One that has been opened and has XLA to run programs on.
+    pub(crate) fn with_xla(variables: &[(&'static str, &str)]) -> Self {
+        let library = Self::open(variables);
+        let plugin = env::var_os("FAKE_NRT_PJRT").filter(|path| Path::new(path).is_file());
+        assert!(
+            plugin.is_some(),
+            "FAKE_NRT_PJRT is no file: run scripts/test.sh, or export what scripts/pjrt-plugin.sh prints"
+        );
         library
     }
 
@@ -248,9 +256,13 @@ impl Drop for Library {
     fn drop(&mut self) {
         // SAFETY: takes nothing. Whoever still hangs in it returns.
         unsafe { (self.functions.reset)() };
-        for name in &self.variables {
-            // SAFETY: as for setting them.
-            unsafe { env::remove_var(name) };
+        for (name, value) in &self.before {
+            match value {
+                // SAFETY: as for setting them first.
+                Some(value) => unsafe { env::set_var(name, value) },
+                // SAFETY: as above.
+                None => unsafe { env::remove_var(name) },
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Programs: which are loaded, which are refused, and what they say of themselves.
 
 use crate::{
-    library::{Handle, Library, SUCCESS, plugin},
+    library::{Handle, Library, SUCCESS},
     program::{CACHE_ROWS, Cell, TABLE_ROWS, WIDTH, module_with, neff, neff_for},
 };
 use fake_nrt::neff::{Contents, pack};
@@ -9,8 +9,7 @@ use std::{ffi::CStr, ptr};
 
 #[test]
 fn a_program_that_is_not_whole_is_refused() {
-    plugin();
-    let library = Library::open(&[]);
+    let library = Library::with_xla(&[]);
     let changed = |offset: usize, byte: u8| {
         let mut neff = neff().to_vec();
         neff[offset] = byte;
@@ -28,8 +27,7 @@ fn a_program_that_is_not_whole_is_refused() {
 
 #[test]
 fn a_program_runs_on_its_own_generation_of_chips() {
-    plugin();
-    let library = Library::open(&[]);
+    let library = Library::with_xla(&[]);
     assert!(library.load(&neff_for("trn1"), 0).is_ok(), "the same generation as inf2");
     let hlo = module_with(&[]);
     let packed = |target| {
@@ -39,7 +37,7 @@ fn a_program_runs_on_its_own_generation_of_chips() {
     assert_eq!(library.load(&packed("inf1"), 0), Err(2));
     assert_eq!(library.load(&neff_for("trn2"), 0), Err(2), "a logical core of two");
     drop(library);
-    let library = Library::open(&[("FAKE_NRT_INSTANCE", "trn2"), ("NEURON_LOGICAL_NC_CONFIG", "1")]);
+    let library = Library::with_xla(&[("FAKE_NRT_INSTANCE", "trn2"), ("NEURON_LOGICAL_NC_CONFIG", "1")]);
     assert_eq!(library.load(neff(), 0), Err(6));
     drop(library);
     let variables = [
@@ -47,13 +45,12 @@ fn a_program_runs_on_its_own_generation_of_chips() {
         ("NEURON_LOGICAL_NC_CONFIG", "1"),
         ("NEURON_RT_ALLOW_LEGACY_NEFF", "1"),
     ];
-    assert!(Library::open(&variables).load(neff(), 0).is_ok());
+    assert!(Library::with_xla(&variables).load(neff(), 0).is_ok());
 }
 
 #[test]
 fn a_program_is_loaded_on_a_core_that_is_there() {
-    plugin();
-    let library = Library::open(&[]);
+    let library = Library::with_xla(&[]);
     assert_eq!(library.load(neff(), 2), Err(9));
     assert_eq!(library.load(neff(), -2), Err(9));
     let core = |model: Handle| {
@@ -80,8 +77,7 @@ fn a_program_is_loaded_on_a_core_that_is_there() {
 
 #[test]
 fn programs_are_device_memory_too() {
-    plugin();
-    let library = Library::open(&[("FAKE_NRT_MEMORY", "1000")]);
+    let library = Library::with_xla(&[("FAKE_NRT_MEMORY", "1000")]);
     assert_eq!(library.load(neff(), 0), Err(4));
 }
 
@@ -127,9 +123,8 @@ fn infos(library: &Library, model: Handle) -> Vec<Info> {
 
 #[test]
 fn inputs_and_outputs_are_told_in_either_numbering_of_types() {
-    plugin();
     for (numbering, [s32, f32]) in [("old", [8, 1]), ("new", [8, 10])] {
-        let library = Library::open(&[("FAKE_NRT_DTYPES", numbering)]);
+        let library = Library::with_xla(&[("FAKE_NRT_DTYPES", numbering)]);
         let cell = Cell::load(&library, 0);
         let [cache, table, y] =
             [CACHE_ROWS, TABLE_ROWS, 2].map(|rows| (rows * WIDTH * 4, vec![rows as u32, WIDTH as u32]));
