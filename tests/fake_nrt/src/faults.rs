@@ -27,11 +27,18 @@ pub(crate) enum Action {
 
 impl Action {
     /// Whether the call does its work before it returns this: an execution that completed with an error, and
-    /// calls that take a handle back whatever comes of it.
+    /// calls that take something back whatever comes of it, some of which return nothing.
     pub(crate) fn happens_after(self, function: &str) -> bool {
-        let completed = [Status::EXEC_COMPLETED_WITH_NUM_ERR, Status::EXEC_COMPLETED_WITH_ERR];
-        let takes_back = ["nrt_unload", "nrt_free_model_tensor_info"];
-        matches!(self, Action::Return(status) if completed.contains(&status) || takes_back.contains(&function))
+        const COMPLETED: [Status; 2] = [Status::EXEC_COMPLETED_WITH_NUM_ERR, Status::EXEC_COMPLETED_WITH_ERR];
+        const TAKE_BACK: [&str; 5] = [
+            "nrt_unload",
+            "nrt_free_model_tensor_info",
+            "nrt_tensor_free",
+            "nrt_destroy_tensor_set",
+            "nrt_close",
+        ];
+        let Action::Return(status) = self else { return false };
+        TAKE_BACK.contains(&function) || function == "nrt_execute" && COMPLETED.contains(&status)
     }
 }
 

@@ -8,6 +8,28 @@
 //! It depends on nothing of mondai: it is an independent judge of what mondai emits and calls. Nothing here
 //! says anything about an accelerator's speed, and everything says that it is simulated.
 //!
+//! | variable, read by `nrt_init` | what it sets | default |
+//! | --- | --- | --- |
+//! | `NEURON_RT_VISIBLE_CORES`, `NEURON_RT_NUM_CORES` | cores of this process, as the real library has it | all |
+//! | `NEURON_LOGICAL_NC_CONFIG` | physical cores in a logical one | 1, from trn2 on 2 |
+//! | `NEURON_FAIL_ON_NAN=1` | an execution that yields NaN returns 1003 | it returns 0 |
+//! | `NEURON_RT_ALLOW_LEGACY_NEFF=1` | programs for older chips run | they do not |
+//! | `FAKE_NRT_PJRT` | XLA, as `scripts/pjrt-plugin.sh` prints it | nothing can be loaded |
+//! | `FAKE_NRT_CORES` | cores of the machine | 2 |
+//! | `FAKE_NRT_MEMORY` | bytes of each core | 16 GiB |
+//! | `FAKE_NRT_INSTANCE` | `inf2`, `trn1`, `trn1n`, `trn2`, `trn3` | `inf2` |
+//! | `FAKE_NRT_VERSION` | of the library | `2.34.10.0` |
+//! | `FAKE_NRT_DTYPES` | `old` or `new` numbers of types in tensor infos | `new` |
+//! | `FAKE_NRT_FAULTS` | what goes wrong: `nrt_execute@5=1006;nrt_load@1=hang;nrt_execute@7+=delay:20ms;nrt_execute@*=nan` | nothing |
+//! | `FAKE_NRT_REPORT` | where `nrt_close` and the end of the process write what was done, and done wrong | nowhere |
+//!
+//! Where no document says what the real library does, this one does what hurts most: memory is full of NaN, a
+//! slice begins at a multiple of 64 bytes or not at all, an index outside fails the step before it computes, and
+//! a status of 101 is the last that a core gives. Not simulated: several ranks, `nrta_*`, two processes that
+//! want the same core, and how fast anything is.
+//!
+//! Three functions are for tests in the same process: `fake_nrt_report`, `fake_nrt_inject`, `fake_nrt_reset`.
+//!
 //! Read in this order: [`hlo`] what is read of a module, [`rules`] what the compiler refuses, [`neff`] the file,
 //! `runtime` what the library knows, `program` and `pjrt` how a program runs, `indices` how its indices are
 //! checked, `abi` the functions, and `settings` and `faults` for what the environment can ask for.

@@ -246,6 +246,17 @@ mod tests {
         }
     }
 
+    /// As older compilers packed them.
+    #[test]
+    fn a_sha256_is_a_hash_too() {
+        let mut file = pack(&CONTENTS).unwrap();
+        file[offset::PKG_VERSION] = 1;
+        assert!(matches!(Neff::unpack(&file), Err(BadNeff::Hash)));
+        let hash = Sha256::digest(&file[HEADER_BYTES..]);
+        file[offset::HASH..offset::HASH + 32].copy_from_slice(&hash);
+        assert!(Neff::unpack(&file).is_ok());
+    }
+
     #[track_caller]
     fn check(offset: usize, bytes: &[u8], expected: &str) {
         let mut file = pack(&CONTENTS).unwrap();

@@ -10,7 +10,6 @@ use crate::{
     status::Status,
 };
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -154,10 +153,12 @@ fn members(
     core: usize,
     bindings: &[Binding],
 ) -> Result<Vec<Arc<Tensor>>, Status> {
-    let members: HashMap<String, usize> = guard.set(NAME, set)?.tensors.clone();
+    let members = &guard.set(NAME, set)?.tensors;
+    let handles: Vec<Option<usize>> =
+        bindings.iter().map(|binding| members.get(&binding.name).copied()).collect();
     let mut tensors = Vec::with_capacity(bindings.len());
-    for Binding { name, shape } in bindings {
-        let Some(&handle) = members.get(name) else {
+    for (Binding { name, shape }, handle) in bindings.iter().zip(handles) {
+        let Some(handle) = handle else {
             return refuse(NAME, Status::EXEC_BAD_INPUT, format_args!("{name} is not in the set"));
         };
         let tensor = guard.tensor(NAME, handle)?;

@@ -42,6 +42,27 @@ fn a_program_computes_and_updates_its_cache_in_place() {
 }
 
 #[test]
+fn cores_run_side_by_side() {
+    let library = open();
+    let cells = [0, 1].map(|core| Cell::load(&library, core));
+    thread::scope(|scope| {
+        for (cell, ids) in cells.iter().zip([[0, 3], [5, 2]]) {
+            let library = &library;
+            scope.spawn(move || {
+                let first = table_row(ids[0] as usize + 1);
+                for row in 0..200 {
+                    assert_eq!(cell.step(library, ids, row % 4), SUCCESS);
+                    let doubled: Vec<f32> = first.iter().map(|number| 2.0 * number).collect();
+                    assert_eq!(read_floats(library, cell.y, WIDTH), doubled);
+                }
+            });
+        }
+    });
+    library.has_no_violation();
+    assert_eq!(library.report()["executions"]["outputs_in_place"], 400);
+}
+
+#[test]
 fn what_is_written_to_an_input_is_what_the_next_step_reads() {
     let library = open();
     let cell = Cell::load(&library, 1);

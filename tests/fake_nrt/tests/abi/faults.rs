@@ -75,6 +75,16 @@ fn a_call_is_late_as_it_is_told_to() {
 }
 
 #[test]
+fn what_returns_nothing_cannot_fail() {
+    let library = Library::open(&[("FAKE_NRT_FAULTS", "nrt_tensor_free@*=1;nrt_close@*=1")]);
+    let tensor = library.allocate(0, 64).unwrap();
+    library.free(tensor);
+    library.close();
+    library.has_no_violation();
+    assert_eq!(library.report()["phase"], "closed");
+}
+
+#[test]
 fn an_unload_that_fails_takes_its_handle_all_the_same() {
     let library = Library::with_xla(&[]);
     let cell = Cell::load(&library, 0);
