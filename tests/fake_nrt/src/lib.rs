@@ -12,6 +12,8 @@
 //! | --- | --- | --- |
 //! | `NEURON_RT_VISIBLE_CORES`, `NEURON_RT_NUM_CORES` | cores of this process, as the real library has it | all |
 //! | `NEURON_LOGICAL_NC_CONFIG` | physical cores in a logical one | 1, from trn2 on 2 |
+//! | `NEURON_RT_ROOT_COMM_ID` | `address:port`, without which several ranks do not load | none |
+//! | `NEURON_RT_EXEC_TIMEOUT` | seconds that a rank waits for the others in a step | 30 |
 //! | `NEURON_FAIL_ON_NAN=1` | an execution that yields NaN returns 1003 | it returns 0 |
 //! | `NEURON_RT_ALLOW_LEGACY_NEFF=1` | programs for older chips run | they do not |
 //! | `FAKE_NRT_PJRT` | XLA, as `scripts/pjrt-plugin.sh` prints it | nothing can be loaded |
@@ -25,17 +27,19 @@
 //!
 //! Where no document says what the real library does, this one does what hurts most: memory is full of NaN, a
 //! slice begins at a multiple of 64 bytes or not at all, an index outside fails the step before it computes, and
-//! a status of 101 is the last that a core gives. Not simulated: several ranks, `nrta_*`, two processes that
+//! a status of 101 is the last that a core gives. Several ranks of one process are replicas of one XLA
+//! program, which waits for all of them. Not simulated: ranks of several processes, `nrta_*`, two processes that
 //! want the same core, and how fast anything is.
 //!
 //! Three functions are for tests in the same process: `fake_nrt_report`, `fake_nrt_inject`, `fake_nrt_reset`.
 //!
 //! Read in this order: [`hlo`] what is read of a module, [`rules`] what the compiler refuses, [`neff`] the file,
-//! `runtime` what the library knows, `program` and `pjrt` how a program runs, `indices` how its indices are
+//! `runtime` what the library knows, `program`, `group` and `pjrt` how a program runs, `indices` how its indices are
 //! checked, `abi` the functions, and `settings` and `faults` for what the environment can ask for.
 
 mod abi;
 mod faults;
+mod group;
 mod handles;
 pub mod hlo;
 mod indices;

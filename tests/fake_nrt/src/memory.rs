@@ -2,7 +2,7 @@
 
 use crate::{
     hlo::ArrayShape,
-    pjrt::{Buffer, Client, PjrtError},
+    pjrt::{Buffer, Device, PjrtError},
 };
 use std::{
     alloc::{Layout, alloc, dealloc},
@@ -96,8 +96,8 @@ impl Drop for Storage {
 /// only a running program is known to this library, which makes others wait for it.
 #[derive(Debug)]
 pub(crate) struct Tensor {
-    /// What XLA has of it, by shape: made once, so that weights are handed over and never copied.
-    views: Mutex<HashMap<ArrayShape, Arc<Buffer>>>,
+    /// What XLA has of it, by device and shape: made once, so that weights are handed over and never copied.
+    views: Mutex<HashMap<(Device, ArrayShape), Arc<Buffer>>>,
     storage: Arc<Storage>,
     offset: usize,
     pub(crate) size: usize,
@@ -163,18 +163,14 @@ impl Tensor {
     }
 
     /// What XLA reads it through, and whether that is the memory itself and no copy.
-    pub(crate) fn view(
-        &self,
-        client: &'static Client,
-        shape: &ArrayShape,
-    ) -> Result<(Arc<Buffer>, bool), PjrtError> {
+    pub(crate) fn view(&self, device: Device, shape: &ArrayShape) -> Result<(Arc<Buffer>, bool), PjrtError> {
         let mut views = self.views.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let view = match views.get(shape) {
+        let view = match views.get(&(device, shape.clone())) {
             Some(view) => Arc::clone(view),
             None => {
                 // SAFETY: the caller has checked the size; views go before the storage does.
-                let view = Arc::new(unsafe { client.view(self.start(), shape, false)? });
-                views.insert(shape.clone(), Arc::clone(&view));
+                let view = Arc::new(unsafe { device.view(self.start(), shape, false)? });
+                views.insert((device, shape.clone()), Arc::clone(&view));
                 view
             }
         };
@@ -183,12 +179,8 @@ impl Tensor {
     }
 
     /// For an input that an output takes the place of. XLA consumes it, so it is made for one execution.
-    pub(crate) fn writable_view(
-        &self,
-        client: &'static Client,
-        shape: &ArrayShape,
-    ) -> Result<Buffer, PjrtError> {
+    pub(crate) fn writable_view(&self, device: Device, shape: &ArrayShape) -> Result<Buffer, PjrtError> {
         // SAFETY: as above; nobody else may write the tensor while it is part of a running program.
-        unsafe { client.view(self.start(), shape, true) }
+        unsafe { device.view(self.start(), shape, true) }
     }
 }

@@ -11,6 +11,7 @@ use libloading::Library;
 use std::{
     ffi::c_void,
     fmt,
+    hash::{Hash, Hasher},
     path::{Path, PathBuf},
     ptr::{self, NonNull},
     slice,
@@ -40,8 +41,8 @@ mod function {
 const TABLE_OFFSET: usize = 5;
 /// More than any struct of arguments has.
 const ARGUMENT_WORDS: usize = 64;
-/// A `CompileOptionsProto`: one replica, one partition.
-const COMPILE_OPTIONS: [u8; 6] = [0x1a, 0x04, 0x20, 0x01, 0x28, 0x01];
+/// The most replicas that a program may have: their number is one byte of its options.
+pub(crate) const MAX_REPLICAS: usize = 127;
 const FORMAT: &[u8] = b"hlo";
 
 #[derive(Debug, thiserror::Error)]
@@ -52,15 +53,24 @@ pub(crate) enum PjrtError {
     Table(PathBuf),
     #[error("XLA: {0}")]
     Xla(String),
+    #[error("XLA has no device {0}")]
+    Device(usize),
     #[error("XLA has no type of element for {0}")]
     Element(i64),
 }
 
-/// A client of the plugin, with one device; lives as long as the process.
+/// A client of the plugin; lives as long as the process.
 pub(crate) struct Client {
     table: Table,
     client: Word,
-    device: Word,
+    devices: Vec<Word>,
+}
+
+/// One of a client's devices, all of which share the host's memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Device {
+    pub(crate) client: &'static Client,
+    pub(crate) number: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -115,8 +125,8 @@ impl Table {
 }
 
 impl Client {
-    /// Loads the plugin, for good, and makes a client.
-    pub(crate) fn load(path: &Path) -> Result<Self, PjrtError> {
+    /// Loads the plugin, for good, and makes a client with so many devices.
+    pub(crate) fn load(path: &Path, devices: usize) -> Result<Self, PjrtError> {
         let load_error = |source| PjrtError::Load { path: path.to_owned(), source };
         // SAFETY: whoever set the path trusts what the library does when it is loaded. It is never unloaded,
         // since its threads go on running. The function takes nothing and returns a table or null.
@@ -126,29 +136,39 @@ impl Client {
                 library.get(b"GetPjrtApi\0").map_err(load_error)?;
             Table(NonNull::new(get()).ok_or_else(|| PjrtError::Table(path.to_owned()))?)
         };
-        let mut create = Arguments::new([0; 7]);
-        // SAFETY: initialising takes no more than the head of a struct; no option and no callback is given.
+        let name = b"cpu_device_count";
+        // A `PJRT_NamedValue`: the name, its length, the type, the value and that it is one.
+        const INT64: Word = 1;
+        let option = Arguments::new([name.as_ptr().expose_provenance(), name.len(), INT64, devices, 1]);
+        let mut create = Arguments::new([option.0.as_ptr().expose_provenance(), 1, 0, 0, 0, 0, 0]);
+        // SAFETY: initialising takes no more than the head of a struct; the option outlives the call, and no
+        // callback is given.
         unsafe {
             table.call(function::PLUGIN_INITIALIZE, &mut Arguments::new([]))?;
             table.call(function::CLIENT_CREATE, &mut create)?;
         }
         const CREATED: usize = 8;
         let client = create.0[CREATED];
-        let mut devices = Arguments::new([client, 0, 0]);
-        // SAFETY: `client` is what was created; the list of its devices lives as long as it does, and a CPU
-        // client has at least one.
-        let device = unsafe {
-            table.call(function::CLIENT_ADDRESSABLE_DEVICES, &mut devices)?;
-            (devices.0[3] as *const Word).read()
+        let mut list = Arguments::new([client, 0, 0]);
+        // SAFETY: `client` is what was created; the list of its devices lives as long as it does.
+        let devices = unsafe {
+            table.call(function::CLIENT_ADDRESSABLE_DEVICES, &mut list)?;
+            slice::from_raw_parts(ptr::with_exposed_provenance::<Word>(list.0[3]), list.0[4]).to_vec()
         };
-        Ok(Client { table, client, device })
+        Ok(Client { table, client, devices })
     }
 
     /// Compiles a serialised `HloModuleProto`, for good: programs are kept as long as the process lives.
-    pub(crate) fn compile(&'static self, hlo: &[u8], outputs: usize) -> Result<Executable, PjrtError> {
+    pub(crate) fn compile(
+        &'static self,
+        hlo: &[u8],
+        outputs: usize,
+        replicas: usize,
+    ) -> Result<Executable, PjrtError> {
+        // A `CompileOptionsProto`: so many replicas of one partition.
+        let options = [0x1a, 0x04, 0x20, replicas.min(MAX_REPLICAS) as u8, 0x28, 0x01];
         let [code, format] = [hlo.as_ptr().expose_provenance(), FORMAT.as_ptr().expose_provenance()];
         let program = Arguments::new([code, hlo.len(), format, FORMAT.len()]);
-        let options = COMPILE_OPTIONS.as_slice();
         let mut arguments = Arguments::new([
             self.client,
             program.0.as_ptr().expose_provenance(),
@@ -161,12 +181,33 @@ impl Client {
         Ok(Executable { client: self, executable: arguments.0[6], outputs })
     }
 
+    fn destroy(&self, index: usize, object: Word) {
+        // SAFETY: objects are destroyed once, by whoever owns them. Where this fails there is nothing to do.
+        let _ = unsafe { self.table.call(index, &mut Arguments::new([object])) };
+    }
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Self) -> bool {
+        ptr::eq(self.client, other.client) && self.number == other.number
+    }
+}
+
+impl Eq for Device {}
+
+impl Hash for Device {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (ptr::from_ref(self.client), self.number).hash(state);
+    }
+}
+
+impl Device {
     /// Memory as a buffer that shares it. If `may_write`, a program may put an aliased output there.
     ///
     /// # Safety
     /// `data` must be of the shape's size, aligned to 64 bytes, and outlive the buffer.
     pub(crate) unsafe fn view(
-        &'static self,
+        self,
         data: NonNull<u8>,
         shape: &ArrayShape,
         may_write: bool,
@@ -174,8 +215,10 @@ impl Client {
         const IMMUTABLE_ZERO_COPY: Word = 2;
         const MUTABLE_ZERO_COPY: Word = 3;
         let dimensions: Vec<i64> = shape.dimensions.iter().map(|dimension| *dimension as i64).collect();
+        let Device { client, number } = self;
+        let device = *client.devices.get(number).ok_or(PjrtError::Device(number))?;
         let mut arguments = Arguments::new([
-            self.client,
+            client.client,
             data.as_ptr().expose_provenance(),
             element_type(shape.element)?,
             dimensions.as_ptr().expose_provenance(),
@@ -183,25 +226,20 @@ impl Client {
             0, // byte_strides: dense
             0,
             if may_write { MUTABLE_ZERO_COPY } else { IMMUTABLE_ZERO_COPY },
-            self.device,
+            device,
             0, // memory: the device's own
             0, // device_layout: row-major
             0,
             0,
         ]);
         // SAFETY: the caller's promise; the dimensions outlive the call.
-        unsafe { self.table.call(function::CLIENT_BUFFER_FROM_HOST_BUFFER, &mut arguments)? };
+        unsafe { client.table.call(function::CLIENT_BUFFER_FROM_HOST_BUFFER, &mut arguments)? };
         let [done, buffer] = [arguments.0[13], arguments.0[14]];
         if done != 0 {
             // Of no interest: the memory outlives the buffer.
-            self.destroy(function::EVENT_DESTROY, done);
+            client.destroy(function::EVENT_DESTROY, done);
         }
-        Ok(Buffer { client: self, buffer })
-    }
-
-    fn destroy(&self, index: usize, object: Word) {
-        // SAFETY: objects are destroyed once, by whoever owns them. Where this fails there is nothing to do.
-        let _ = unsafe { self.table.call(index, &mut Arguments::new([object])) };
+        Ok(Buffer { client, buffer })
     }
 }
 
@@ -219,36 +257,41 @@ impl Drop for Executable {
 }
 
 impl Executable {
-    /// Runs the program and waits for it; aliased inputs are consumed.
-    pub(crate) fn execute(&self, inputs: &[&Buffer]) -> Result<Vec<Buffer>, PjrtError> {
+    /// Runs the program, each replica on its inputs, and waits for all of them; aliased inputs are consumed.
+    pub(crate) fn execute(&self, replicas: &[Vec<&Buffer>]) -> Result<Vec<Vec<Buffer>>, PjrtError> {
         let table = self.client.table;
-        let inputs: Vec<Word> = inputs.iter().map(|input| input.buffer).collect();
-        let mut outputs: Vec<Word> = vec![0; self.outputs];
-        let input_list = [inputs.as_ptr().expose_provenance()];
-        let output_list = [outputs.as_mut_ptr().expose_provenance()];
-        let mut completed: [Word; 1] = [0];
+        let inputs: Vec<Vec<Word>> =
+            replicas.iter().map(|inputs| inputs.iter().map(|input| input.buffer).collect()).collect();
+        let mut outputs: Vec<Vec<Word>> = replicas.iter().map(|_| vec![0; self.outputs]).collect();
+        let input_lists: Vec<Word> = inputs.iter().map(|list| list.as_ptr().expose_provenance()).collect();
+        let output_lists: Vec<Word> =
+            outputs.iter_mut().map(|list| list.as_mut_ptr().expose_provenance()).collect();
+        let mut completed: Vec<Word> = vec![0; replicas.len()];
         let options = Arguments::new([]);
         let mut arguments = Arguments::new([
             self.executable,
             options.0.as_ptr().expose_provenance(),
-            input_list.as_ptr().expose_provenance(),
-            1, // devices
-            inputs.len(),
-            output_list.as_ptr().expose_provenance(),
+            input_lists.as_ptr().expose_provenance(),
+            replicas.len(),
+            inputs.first().map_or(0, Vec::len),
+            output_lists.as_ptr().expose_provenance(),
             completed.as_mut_ptr().expose_provenance(),
-            0, // the device that it was compiled for
+            0, // the devices that it was compiled for
         ]);
         // SAFETY: all lists outlive the call, and are as long as the program's inputs and outputs.
-        let ran = unsafe { table.call(function::LOADED_EXECUTABLE_EXECUTE, &mut arguments) };
+        unsafe { table.call(function::LOADED_EXECUTABLE_EXECUTE, &mut arguments)? };
         // Written through the pointers above.
         let (outputs, completed) = (std::hint::black_box(outputs), std::hint::black_box(completed));
-        ran?;
-        let owned = outputs.into_iter().map(|buffer| Buffer { client: self.client, buffer }).collect();
-        let mut awaited = Arguments::new([completed[0]]);
-        // SAFETY: the event is the execution's own.
-        let finished = unsafe { table.call(function::EVENT_AWAIT, &mut awaited) };
-        self.client.destroy(function::EVENT_DESTROY, completed[0]);
-        finished.map(|()| owned)
+        let owned = |list: Vec<Word>| list.into_iter().map(|buffer| Buffer { client: self.client, buffer });
+        let outputs = outputs.into_iter().map(|list| owned(list).collect()).collect();
+        let mut finished = Ok(());
+        for event in completed {
+            // SAFETY: the event is the execution's own.
+            let awaited = unsafe { table.call(function::EVENT_AWAIT, &mut Arguments::new([event])) };
+            finished = finished.and(awaited);
+            self.client.destroy(function::EVENT_DESTROY, event);
+        }
+        finished.map(|()| outputs)
     }
 }
 
@@ -270,6 +313,12 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         self.client.destroy(function::BUFFER_DESTROY, self.buffer);
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Device").field(&self.number).finish()
     }
 }
 

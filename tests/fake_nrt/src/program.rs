@@ -4,7 +4,7 @@ use crate::{
     hlo::{Alias, Binding, Module},
     indices::IndexChecks,
     memory::Tensor,
-    pjrt::{Client, Executable, PjrtError},
+    pjrt::{Buffer, Client, Device, Executable, MAX_REPLICAS, PjrtError},
 };
 use sha2::{Digest, Sha256};
 use std::{
@@ -21,8 +21,17 @@ pub(crate) struct Program {
     pub(crate) aliases: Vec<Alias>,
     pub(crate) has_collectives: bool,
     pub(crate) indices: IndexChecks,
+    /// Cores that run it together, each in a rank of its own.
+    pub(crate) ranks: usize,
     client: &'static Client,
     executable: Executable,
+}
+
+/// What one rank runs on: a tensor for each input and output.
+#[derive(Clone)]
+pub(crate) struct RankTensors {
+    pub(crate) inputs: Vec<Arc<Tensor>>,
+    pub(crate) outputs: Vec<Arc<Tensor>>,
 }
 
 /// How an execution went.
@@ -36,37 +45,43 @@ pub(crate) struct Ran {
     pub(crate) copied_back: u64,
 }
 
-type Compiled = HashMap<[u8; 32], Arc<Program>>;
+/// By the hash of the module and the number of ranks.
+type Compiled = HashMap<([u8; 32], usize), Arc<Program>>;
 
-static CLIENT: OnceLock<Result<Client, String>> = OnceLock::new();
+/// For programs of one rank, which are nearly all; and for the others.
+static CLIENTS: [OnceLock<Result<Client, String>>; 2] = [OnceLock::new(), OnceLock::new()];
+/// As many as the largest chip's neighbours that are not too many threads for a test's machine.
+pub(crate) const MAX_RANKS: usize = 32;
+const _: () = assert!(MAX_RANKS <= MAX_REPLICAS);
 static COMPILED: Mutex<Option<Compiled>> = Mutex::new(None);
 
 impl Program {
     /// Compiles a module, or takes what has been compiled of the same bytes.
-    pub(crate) fn compile(hlo: &[u8], plugin: Option<&Path>) -> Result<Arc<Self>, String> {
+    pub(crate) fn compile(hlo: &[u8], ranks: usize, plugin: Option<&Path>) -> Result<Arc<Self>, String> {
         // Held while it compiles: two cores that load the same program wait for the same compilation.
         let mut compiled: MutexGuard<'_, Option<Compiled>> =
             COMPILED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let compiled = compiled.get_or_insert_default();
-        let key = Sha256::digest(hlo).into();
+        let key = (Sha256::digest(hlo).into(), ranks);
         if let Some(program) = compiled.get(&key) {
             return Ok(Arc::clone(program));
         }
-        let program = Arc::new(Self::compile_anew(hlo, plugin)?);
+        let program = Arc::new(Self::compile_anew(hlo, ranks, plugin)?);
         compiled.insert(key, Arc::clone(&program));
         Ok(program)
     }
 
-    fn compile_anew(hlo: &[u8], plugin: Option<&Path>) -> Result<Self, String> {
+    fn compile_anew(hlo: &[u8], ranks: usize, plugin: Option<&Path>) -> Result<Self, String> {
         let module = Module::read(hlo).map_err(|error| error.to_string())?;
         let (inputs, outputs) = (module.inputs(), module.outputs());
         let inputs = inputs.map_err(|error| error.to_string())?;
         let outputs = outputs.map_err(|error| error.to_string())?;
         let plugin = plugin
             .ok_or("no XLA: set FAKE_NRT_PJRT to the PJRT plugin that scripts/pjrt-plugin.sh prints")?;
-        let client = CLIENT.get_or_init(|| Client::load(plugin).map_err(|error| error.to_string()));
+        let (client, devices) = if ranks == 1 { (&CLIENTS[0], 1) } else { (&CLIENTS[1], MAX_RANKS) };
+        let client = client.get_or_init(|| Client::load(plugin, devices).map_err(|error| error.to_string()));
         let client = client.as_ref().map_err(String::clone)?;
-        let executable = client.compile(hlo, outputs.len()).map_err(|error| error.to_string())?;
+        let executable = client.compile(hlo, outputs.len(), ranks).map_err(|error| error.to_string())?;
         Ok(Program {
             name: module.name.clone(),
             aliases: module.aliases.clone(),
@@ -74,6 +89,7 @@ impl Program {
             indices: IndexChecks::of(&module),
             inputs,
             outputs,
+            ranks,
             client,
             executable,
         })
@@ -92,22 +108,43 @@ impl Program {
         self.indices.check(&values.collect())
     }
 
-    /// Runs it, with a tensor for each input and output, all of the right size. Weights are read where they
-    /// are, aliased outputs are written where their input is, and only the others are copied.
-    pub(crate) fn execute(&self, inputs: &[Arc<Tensor>], outputs: &[Arc<Tensor>]) -> Result<Ran, PjrtError> {
-        let mut ran = Ran::default();
-        let mut views = Vec::with_capacity(inputs.len());
-        for (number, (tensor, Binding { shape, .. })) in inputs.iter().zip(&self.inputs).enumerate() {
-            let is_aliased = self.aliases.iter().any(|alias| alias.parameter == number);
-            views.push(if is_aliased {
-                Arc::new(tensor.writable_view(self.client, shape)?)
-            } else {
-                let (view, shared) = tensor.view(self.client, shape)?;
-                ran.inputs_copied += u64::from(!shared);
-                view
-            });
+    /// Runs it, with a tensor for each input and output of each rank, all of the right size. Weights are read
+    /// where they are, aliased outputs are written where their input is, and only the others are copied.
+    pub(crate) fn execute(&self, ranks: &[RankTensors]) -> Result<Vec<Ran>, PjrtError> {
+        let mut ran = Vec::with_capacity(ranks.len());
+        let mut views = Vec::with_capacity(ranks.len());
+        for (number, tensors) in ranks.iter().enumerate() {
+            let (of_rank, inputs_copied) =
+                self.views(Device { client: self.client, number }, &tensors.inputs)?;
+            views.push(of_rank);
+            ran.push(Ran { inputs_copied, ..Ran::default() });
         }
-        let results = self.executable.execute(&views.iter().map(|view| &**view).collect::<Vec<_>>())?;
+        let inputs: Vec<Vec<_>> =
+            views.iter().map(|views| views.iter().map(|view| &**view).collect()).collect();
+        let results = self.executable.execute(&inputs)?;
+        for ((results, tensors), ran) in results.iter().zip(ranks).zip(&mut ran) {
+            self.take_back(results, &tensors.outputs, ran)?;
+        }
+        Ok(ran)
+    }
+
+    /// What a rank's device reads its inputs through, and how many of them had to be copied.
+    fn views(&self, device: Device, inputs: &[Arc<Tensor>]) -> Result<(Vec<Arc<Buffer>>, u64), PjrtError> {
+        let mut copied = 0;
+        let view = |(number, (tensor, binding)): (usize, (&Arc<Tensor>, &Binding))| {
+            if self.aliases.iter().any(|alias| alias.parameter == number) {
+                return tensor.writable_view(device, &binding.shape).map(Arc::new);
+            }
+            let (view, shared) = tensor.view(device, &binding.shape)?;
+            copied += u64::from(!shared);
+            Ok(view)
+        };
+        let views = inputs.iter().zip(&self.inputs).enumerate().map(view).collect::<Result<_, _>>()?;
+        Ok((views, copied))
+    }
+
+    /// Copies the results that are not in their tensors already.
+    fn take_back(&self, results: &[Buffer], outputs: &[Arc<Tensor>], ran: &mut Ran) -> Result<(), PjrtError> {
         for (number, (result, tensor)) in results.iter().zip(outputs).enumerate() {
             let (from, to) = (result.pointer()?, tensor.start().as_ptr());
             let in_place = std::ptr::eq(from, to);
@@ -121,6 +158,6 @@ impl Program {
                 unsafe { to.copy_from_nonoverlapping(from, tensor.size) };
             }
         }
-        Ok(ran)
+        Ok(())
     }
 }

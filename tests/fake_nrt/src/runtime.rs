@@ -6,6 +6,7 @@
 use crate::{
     abi::info::TensorInfos,
     faults::{Action, Fault},
+    group::{Group, Meeting},
     handles::Handles,
     memory::{Meter, Tensor},
     program::{Program, Ran},
@@ -14,7 +15,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
     sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard},
     time::{Duration, Instant},
@@ -47,6 +48,7 @@ pub(crate) struct Runtime {
     violation_count: u64,
     executions: Executions,
     unchecked_indices: Vec<String>,
+    meetings: Vec<Meeting>,
     executions_begun: u64,
     /// Grows with each reset, which frees those who hang.
     epoch: u64,
@@ -61,6 +63,8 @@ pub(crate) struct TensorSet {
 #[derive(Clone)]
 pub(crate) struct Model {
     pub(crate) program: Arc<Program>,
+    /// The group that it runs in and its rank, if it runs in one.
+    pub(crate) group: Option<(Arc<Group>, usize)>,
     /// Index inside the visible set.
     pub(crate) core: usize,
     /// Of its NEFF, in device memory.
@@ -148,7 +152,44 @@ pub(crate) fn wait_until_free(mut guard: Guard, function: &str, tensor: &Tensor)
     guard
 }
 
+/// Waits until all ranks of the program have come to load it, for ever if need be, and says which group it is.
+pub(crate) fn meet(
+    mut guard: Guard,
+    function: &str,
+    program: &Arc<Program>,
+    rank: usize,
+) -> Result<(Guard, Arc<Group>), Status> {
+    let epoch = guard.epoch;
+    let group = guard.join(function, program, rank)?;
+    while guard.meetings.iter().any(|meeting| Arc::ptr_eq(&meeting.group, &group)) {
+        guard = wait(guard);
+        if guard.epoch != epoch {
+            return Err(Status::TIMEOUT);
+        }
+    }
+    Ok((guard, group))
+}
+
 impl Runtime {
+    /// Comes to the meeting of a program's ranks, which is over once all have come.
+    fn join(&mut self, function: &str, program: &Arc<Program>, rank: usize) -> Result<Arc<Group>, Status> {
+        let found = self.meetings.iter().position(|meeting| Arc::ptr_eq(meeting.group.program(), program));
+        let at = found.unwrap_or_else(|| {
+            self.meetings.push(Meeting { group: Group::new(Arc::clone(program)), arrived: BTreeSet::new() });
+            self.meetings.len() - 1
+        });
+        if !self.meetings[at].arrived.insert(rank) {
+            self.violation(format!("{function}: rank {rank} is being loaded already"));
+            return Err(Status::INVALID);
+        }
+        let group = Arc::clone(&self.meetings[at].group);
+        if self.meetings[at].arrived.len() == program.ranks {
+            self.meetings.remove(at);
+            changed();
+        }
+        Ok(group)
+    }
+
     /// Counts a call, and says what fault has it.
     ///
     /// # Errors
@@ -351,6 +392,7 @@ impl Runtime {
                 "outputs_in_place": in_place,
                 "outputs_copied_back": copied_back,
             },
+            "ranks_waiting_to_load": self.meetings.iter().map(|meeting| meeting.arrived.len()).sum::<usize>(),
             "unchecked_indices": self.unchecked_indices,
             "violation_count": self.violation_count,
             "violations": self.violations,

@@ -1,7 +1,7 @@
 //! What the environment asks for, read once, by `nrt_init`.
 
 use crate::faults::Fault;
-use std::{env, ops::Range, path::PathBuf};
+use std::{env, ops::Range, path::PathBuf, time::Duration};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -26,6 +26,10 @@ pub(crate) struct Settings {
     pub(crate) allow_legacy: bool,
     /// Whether an execution that yields NaN says so.
     pub(crate) reports_nan: bool,
+    /// Whether ranks know where to find each other.
+    pub(crate) has_root_comm_id: bool,
+    /// How long an execution may take.
+    pub(crate) exec_timeout: Duration,
 }
 
 /// Which of the two numberings of `nrt_dtype_t`.
@@ -66,6 +70,8 @@ impl Instance {
 /// Half of an Inferentia2 chip's.
 const DEFAULT_MEMORY: usize = 16 << 30;
 const MAX_CORES: usize = 128;
+/// In seconds; what documents give differs, and this is what logs show.
+const DEFAULT_EXEC_TIMEOUT: usize = 30;
 
 impl Settings {
     /// # Errors
@@ -109,6 +115,9 @@ impl Settings {
             pjrt: get("FAKE_NRT_PJRT").map(PathBuf::from),
             faults: Fault::parse_all(&get("FAKE_NRT_FAULTS").unwrap_or_default())?,
             report: get("FAKE_NRT_REPORT").map(PathBuf::from),
+            has_root_comm_id: get("NEURON_RT_ROOT_COMM_ID")
+                .is_some_and(|id| id.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())),
+            exec_timeout: Duration::from_secs(number("NEURON_RT_EXEC_TIMEOUT", DEFAULT_EXEC_TIMEOUT)? as u64),
             allow_legacy: is_set("NEURON_RT_ALLOW_LEGACY_NEFF"),
             reports_nan: is_set("NEURON_FAIL_ON_NAN")
                 || get("NEURON_RT_NUMERICAL_ERRORS_VERBOSITY").is_some_and(|value| value == "critical"),

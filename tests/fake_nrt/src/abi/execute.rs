@@ -3,9 +3,10 @@
 use super::refuse;
 use crate::{
     faults::Action,
+    group::Group,
     hlo::Binding,
     memory::Tensor,
-    program::{Program, Ran},
+    program::{Program, Ran, RankTensors},
     runtime::{self, Guard, Model, Running},
     status::Status,
 };
@@ -25,6 +26,9 @@ struct Bound {
     program: Arc<Program>,
     inputs: Vec<Arc<Tensor>>,
     outputs: Vec<Arc<Tensor>>,
+    group: Option<(Arc<Group>, usize)>,
+    /// How long to wait for the other ranks.
+    timeout: Duration,
 }
 
 #[unsafe(no_mangle)]
@@ -97,7 +101,12 @@ fn run(bound: &Bound) -> Result<Ran, Status> {
     if let Err(why) = bound.program.check_indices(&bound.inputs) {
         return refuse(NAME, Status::EXEC_OOB, why);
     }
-    bound.program.execute(&bound.inputs, &bound.outputs).or_else(|error| refuse(NAME, Status::FAILURE, error))
+    let tensors = RankTensors { inputs: bound.inputs.clone(), outputs: bound.outputs.clone() };
+    if let Some((group, rank)) = &bound.group {
+        return group.execute(*rank, tensors, bound.timeout);
+    }
+    let ran = bound.program.execute(&[tensors]).or_else(|error| refuse(NAME, Status::FAILURE, error))?;
+    Ok(ran.into_iter().next().unwrap_or_default())
 }
 
 fn record(ran: Ran, duration: Duration) -> bool {
@@ -123,7 +132,7 @@ fn fill_with_nan(tensor: &Tensor) {
 
 /// The tensors that the sets have for what the program wants.
 fn bind(guard: &mut Guard, model: usize, input_set: usize, output_set: usize) -> Result<Bound, Status> {
-    let Model { program, core, .. } = guard.model(NAME, model)?;
+    let Model { program, group, core, .. } = guard.model(NAME, model)?;
     let inputs = members(guard, input_set, core, &program.inputs)?;
     let outputs = members(guard, output_set, core, &program.outputs)?;
     for (number, output) in outputs.iter().enumerate() {
@@ -144,7 +153,8 @@ fn bind(guard: &mut Guard, model: usize, input_set: usize, output_set: usize) ->
             return Err(Status::EXEC_BAD_INPUT);
         }
     }
-    Ok(Bound { model, core, program, inputs, outputs })
+    let timeout = guard.settings.as_ref().map(|settings| settings.exec_timeout).unwrap_or_default();
+    Ok(Bound { model, core, program, inputs, outputs, group, timeout })
 }
 
 fn members(

@@ -4,7 +4,7 @@ use super::{call, check, lifecycle::copy_struct, refuse};
 use crate::{
     handles::Kind,
     neff::{BadNeff, Neff},
-    program::Program,
+    program::{MAX_RANKS, Program},
     runtime::{self, Guard, Model},
     settings::{Instance, Settings},
     status::Status,
@@ -55,13 +55,10 @@ unsafe fn load(
     model: *mut usize,
 ) -> Result<(), Status> {
     check(!neff.is_null() && !model.is_null(), function, Status::INVALID, "a pointer is null")?;
-    if let Some((id, count)) = rank {
-        check(id < count, function, Status::INVALID, "the rank is not below their number")?;
-        let why = "several ranks are not simulated: a program runs on one core";
-        check(count == 1, function, Status::INVALID, why)?;
-    }
     check(vnc_count == -1 || vnc_count == 1, function, Status::LOAD_NOT_ENOUGH_NC, "a program has one core")?;
     let Some(settings) = guard.settings.clone() else { return Err(Status::UNINITIALIZED) };
+    let (rank_id, ranks) = rank.map_or((0, 1), |(id, count)| (id as usize, count as usize));
+    check_ranks(function, rank_id, ranks, &settings)?;
     let core = match usize::try_from(vnc) {
         Ok(core) if core < guard.cores.len() => core,
         Err(_) if vnc == -1 => first_free(&guard),
@@ -74,7 +71,7 @@ unsafe fn load(
     drop(guard);
     // SAFETY: the caller's promise.
     let file = unsafe { slice::from_raw_parts(neff, size) };
-    let program = unpack(function, file, &settings)?;
+    let program = unpack(function, file, ranks, &settings)?;
     if program.has_collectives && rank.is_none() {
         return refuse(function, Status::INVALID, "a program with collectives wants nrt_load_collectives");
     }
@@ -82,6 +79,12 @@ unsafe fn load(
     let mut guard = runtime::lock();
     guard.check_open(function)?;
     guard.loaded(&program);
+    let mut group = None;
+    if ranks > 1 {
+        let (met, joined) = runtime::meet(guard, function, &program, rank_id)?;
+        guard = met;
+        group = Some((joined, rank_id));
+    }
     let Some(memory) = guard.cores.get(core).map(|core| &core.memory) else { return Err(Status::CLOSED) };
     check(
         memory.take(size, settings.memory),
@@ -89,10 +92,29 @@ unsafe fn load(
         Status::RESOURCE,
         "no device memory is left for the program",
     )?;
-    let handle = guard.models.insert(Kind::Model, Model { program, core, bytes: size });
+    let handle = guard.models.insert(Kind::Model, Model { program, group, core, bytes: size });
     // SAFETY: the caller's promise.
     unsafe { model.write(handle) };
     Ok(())
+}
+
+fn check_ranks(function: &str, rank: usize, ranks: usize, settings: &Settings) -> Result<(), Status> {
+    check(rank < ranks, function, Status::INVALID, "the rank is not below their number")?;
+    let multiple = if settings.instance.name.starts_with("trn1") {
+        [2, 8, 16].contains(&ranks)
+    } else {
+        ranks.is_multiple_of(2)
+    };
+    let topology = ranks == 1 || ranks.is_multiple_of(32) || multiple;
+    check(
+        topology,
+        function,
+        Status::INVALID,
+        "Unsupported topology: the chip has no ring of so many ranks",
+    )?;
+    check(ranks <= MAX_RANKS, function, Status::INVALID, "more ranks than are simulated")?;
+    let why = "several ranks want NEURON_RT_ROOT_COMM_ID=address:port";
+    check(ranks == 1 || settings.has_root_comm_id, function, Status::INVALID, why)
 }
 
 /// The core with the fewest programs.
@@ -101,7 +123,12 @@ fn first_free(guard: &Guard) -> usize {
     (0..guard.cores.len()).min_by_key(loaded).unwrap_or(0)
 }
 
-fn unpack(function: &str, file: &[u8], settings: &Settings) -> Result<std::sync::Arc<Program>, Status> {
+fn unpack(
+    function: &str,
+    file: &[u8],
+    ranks: usize,
+    settings: &Settings,
+) -> Result<std::sync::Arc<Program>, Status> {
     let neff = Neff::unpack(file).or_else(|error| {
         let status = match error {
             BadNeff::Features(_) => Status::UNSUPPORTED_NEFF_VERSION,
@@ -126,7 +153,7 @@ fn unpack(function: &str, file: &[u8], settings: &Settings) -> Result<std::sync:
         let why = format!("the program is for {}, and this is {}", target.name, settings.instance.name);
         return refuse(function, Status::HW_ERROR, why);
     }
-    Program::compile(&neff.hlo, settings.pjrt.as_deref())
+    Program::compile(&neff.hlo, ranks, settings.pjrt.as_deref())
         .or_else(|error| refuse(function, Status::INVALID, error))
 }
 

@@ -208,6 +208,13 @@ impl Library {
         made(|handle| unsafe { (self.functions.load)(neff.as_ptr(), neff.len(), core, -1, handle) })
     }
 
+    /// As one of so many ranks, which waits for the others.
+    pub(crate) fn load_rank(&self, neff: &[u8], core: i32, rank: u32, ranks: u32) -> Result<Handle, c_int> {
+        let load = self.functions.load_collectives;
+        // SAFETY: as many bytes as are said, and room for a handle.
+        made(|handle| unsafe { load(neff.as_ptr(), neff.len(), core, -1, rank, ranks, handle) })
+    }
+
     pub(crate) fn unload(&self, model: Handle) -> c_int {
         // SAFETY: a handle.
         unsafe { (self.functions.unload)(model) }

@@ -62,13 +62,6 @@ fn a_program_is_loaded_on_a_core_that_is_there() {
     };
     let models = [-1, -1, 1].map(|at| library.load(neff(), at).unwrap());
     assert_eq!(models.map(core), [0, 1, 1]);
-    let load = |id, count| {
-        let (neff, functions) = (neff(), library.functions);
-        let mut model = 0;
-        // SAFETY: as many bytes as are said, and room for a handle.
-        unsafe { (functions.load_collectives)(neff.as_ptr(), neff.len(), 0, -1, id, count, &mut model) }
-    };
-    assert_eq!([load(0, 1), load(1, 1), load(0, 2)], [SUCCESS, 2, 2]);
     assert_eq!(library.unload(models[0]), SUCCESS);
     library.has_no_violation();
     assert_eq!(library.unload(models[0]), 3);

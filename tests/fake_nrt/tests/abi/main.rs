@@ -10,4 +10,5 @@ mod library;
 mod lifecycle;
 mod loading;
 mod program;
+mod ranks;
 mod tensors;

@@ -146,10 +146,39 @@ pub(crate) fn module_with(more: &[Proto]) -> Vec<u8> {
     proto.message(4, entry_shape).integer(6, 2).message(8, Proto::default().message(1, alias)).into_bytes()
 }
 
-/// Compiled by the stand-in, for a target.
+/// Adds up what two ranks have, and what was there before: `sum = sum + all_reduce(x)`.
+pub(crate) fn sum_module() -> Vec<u8> {
+    let scalar = || shape(F32, &[]);
+    let pair = [
+        instruction(1, "parameter", scalar(), &[]),
+        instruction(2, "parameter", scalar(), &[]).integer(9, 1),
+        instruction(3, "add", scalar(), &[1, 2]),
+    ];
+    let add = computation(1, "add", &pair, program_shape(&[scalar(), scalar()], scalar()), 3);
+    let row = || shape(F32, &[WIDTH as i64]);
+    let both = Proto::default().integers(1, &[0, 1]);
+    let names = attribute("neff_output_names", "sum");
+    let instructions = [
+        parameter(10, 0, "sum.must_alias_input", row()),
+        parameter(11, 1, "x", row()),
+        instruction(12, "all-reduce", row(), &[11]).integer(38, 1).message(49, both),
+        instruction(13, "add", row(), &[10, 12]).message(68, names),
+    ];
+    let entry_shape = program_shape(&[row(), row()], row());
+    let entry = computation(2, "entry", &instructions, entry_shape.clone(), 13);
+    let alias = Proto::default().integer(2, 0).integer(4, 2);
+    let proto = Proto::default().text(1, "sum").text(2, "entry").message(3, add).message(3, entry);
+    proto.message(4, entry_shape).integer(6, 2).message(8, Proto::default().message(1, alias)).into_bytes()
+}
+
+/// The program above, compiled by the stand-in for a target.
 pub(crate) fn neff_for(target: &str) -> Vec<u8> {
+    compile(&module_with(&[]), target)
+}
+
+pub(crate) fn compile(module: &[u8], target: &str) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("cell.pb"), module_with(&[])).unwrap();
+    fs::write(folder.path().join("cell.pb"), module).unwrap();
     let mut command = Command::new(compiler());
     command.current_dir(&folder).args(["compile", "cell.pb", "--framework", "XLA", "--target", target]);
     let output = command.output().unwrap();
