@@ -125,8 +125,8 @@ impl Table {
 }
 
 impl Client {
-    /// Loads the plugin, for good, and makes a client with so many devices.
-    pub(crate) fn load(path: &Path, devices: usize) -> Result<Self, PjrtError> {
+    /// Loads the plugin, for good, and makes a client, with as many devices as are asked for or a few.
+    pub(crate) fn load(path: &Path, devices: Option<usize>) -> Result<Self, PjrtError> {
         let load_error = |source| PjrtError::Load { path: path.to_owned(), source };
         // SAFETY: whoever set the path trusts what the library does when it is loaded. It is never unloaded,
         // since its threads go on running. The function takes nothing and returns a table or null.
@@ -139,8 +139,10 @@ impl Client {
         let name = b"cpu_device_count";
         // A `PJRT_NamedValue`: the name, its length, the type, the value and that it is one.
         const INT64: Word = 1;
-        let option = Arguments::new([name.as_ptr().expose_provenance(), name.len(), INT64, devices, 1]);
-        let mut create = Arguments::new([option.0.as_ptr().expose_provenance(), 1, 0, 0, 0, 0, 0]);
+        let option =
+            Arguments::new([name.as_ptr().expose_provenance(), name.len(), INT64, devices.unwrap_or(0), 1]);
+        let options = usize::from(devices.is_some());
+        let mut create = Arguments::new([option.0.as_ptr().expose_provenance(), options, 0, 0, 0, 0, 0]);
         // SAFETY: initialising takes no more than the head of a struct; the option outlives the call, and no
         // callback is given.
         unsafe {

@@ -78,7 +78,7 @@ impl Program {
         let outputs = outputs.map_err(|error| error.to_string())?;
         let plugin = plugin
             .ok_or("no XLA: set FAKE_NRT_PJRT to the PJRT plugin that scripts/pjrt-plugin.sh prints")?;
-        let (client, devices) = if ranks == 1 { (&CLIENTS[0], 1) } else { (&CLIENTS[1], MAX_RANKS) };
+        let (client, devices) = if ranks == 1 { (&CLIENTS[0], None) } else { (&CLIENTS[1], Some(MAX_RANKS)) };
         let client = client.get_or_init(|| Client::load(plugin, devices).map_err(|error| error.to_string()));
         let client = client.as_ref().map_err(String::clone)?;
         let executable = client.compile(hlo, outputs.len(), ranks).map_err(|error| error.to_string())?;
