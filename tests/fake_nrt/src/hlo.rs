@@ -28,7 +28,7 @@ pub struct Computation {
     pub instructions: Vec<Instruction>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Instruction {
     pub id: i64,
     pub name: String,
@@ -228,6 +228,12 @@ impl Computation {
 
     pub fn by_id(&self) -> HashMap<i64, &Instruction> {
         self.instructions.iter().map(|instruction| (instruction.id, instruction)).collect()
+    }
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Shape::Tuple(Vec::new())
     }
 }
 

@@ -315,3 +315,136 @@ fn coordinates(mut element: usize, dimensions: &[usize]) -> Vec<usize> {
 fn position(at: &[usize], dimensions: &[usize]) -> usize {
     at.iter().zip(dimensions).fold(0, |position, (at, dimension)| position * dimension + at)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hlo::{Gather, Literal, Scatter, Shape};
+
+    fn array(dimensions: &[usize]) -> ArrayShape {
+        let dimensions = dimensions.to_vec();
+        ArrayShape { element: 4, dimensions, minor_to_major: None, is_dynamic: false }
+    }
+
+    /// What an operation makes of integers, given as their dimensions and values.
+    #[track_caller]
+    fn check(
+        instruction: Instruction,
+        dimensions: &[usize],
+        operands: &[(&[usize], &[i64])],
+        expected: impl Into<Option<Vec<i64>>>,
+    ) {
+        let shape = Shape::Array(array(dimensions));
+        let shapes = operands.iter().map(|(dimensions, _)| array(dimensions)).collect();
+        let step = Step { instruction: Instruction { shape, ..instruction }, shapes };
+        let operands = operands.iter().map(|(_, values)| Rc::new(values.to_vec())).collect();
+        assert_eq!(evaluate(&step, operands, &BTreeMap::new()), expected.into());
+    }
+
+    fn operation(opcode: &str) -> Instruction {
+        Instruction { opcode: opcode.into(), ..Instruction::default() }
+    }
+
+    fn along(opcode: &str, dimensions: &[usize]) -> Instruction {
+        Instruction { dimensions: dimensions.to_vec(), ..operation(opcode) }
+    }
+
+    #[test]
+    fn integers_are_moved_as_hlo_says() {
+        check(along("iota", &[0]), &[2, 3], &[], vec![0, 0, 0, 1, 1, 1]);
+        check(along("iota", &[1]), &[2, 3], &[], vec![0, 1, 2, 0, 1, 2]);
+        check(along("broadcast", &[]), &[2], &[(&[], &[7])], vec![7, 7]);
+        check(along("broadcast", &[0]), &[2, 2], &[(&[2], &[7, 8])], vec![7, 7, 8, 8]);
+        check(along("broadcast", &[1]), &[2, 2], &[(&[2], &[7, 8])], vec![7, 8, 7, 8]);
+        check(
+            along("transpose", &[1, 0]),
+            &[3, 2],
+            &[(&[2, 3], &[1, 2, 3, 4, 5, 6])],
+            vec![1, 4, 2, 5, 3, 6],
+        );
+        let two = [(&[2usize, 1] as &[usize], &[1i64, 2] as &[i64]), (&[2, 2], &[3, 4, 5, 6])];
+        check(along("concatenate", &[1]), &[2, 3], &two, vec![1, 3, 4, 2, 5, 6]);
+        let every_other = Instruction { slices: vec![[1, 4, 2]], ..operation("slice") };
+        check(every_other, &[2], &[(&[5], &[0, 1, 2, 3, 4])], vec![1, 3]);
+        check(operation("reshape"), &[2, 1], &[(&[2], &[1, 2])], vec![1, 2]);
+        let seven = Instruction {
+            literal: Literal { integers: vec![7], has_infinity: false },
+            ..operation("constant")
+        };
+        check(seven, &[], &[], vec![7]);
+    }
+
+    #[test]
+    fn integers_are_combined_as_hlo_says() {
+        let both = [(&[2usize] as &[usize], &[7i64, -7] as &[i64]), (&[2], &[2, 3])];
+        check(operation("add"), &[2], &both, vec![9, -4]);
+        check(operation("subtract"), &[2], &both, vec![5, -10]);
+        check(operation("multiply"), &[2], &both, vec![14, -21]);
+        check(operation("divide"), &[2], &both, vec![3, -2]);
+        check(operation("remainder"), &[2], &both, vec![1, -1]);
+        check(operation("maximum"), &[2], &both, vec![7, 3]);
+        check(operation("minimum"), &[2], &both, vec![2, -7]);
+        check(
+            operation("add"),
+            &[1],
+            &[(&[1], &[i64::from(i32::MAX)]), (&[1], &[1])],
+            vec![i64::from(i32::MIN)],
+        );
+        check(operation("divide"), &[1], &[(&[1], &[1]), (&[1], &[0])], None);
+        for (comparison, expected) in [("LT", [0, 1]), ("GE", [1, 0]), ("EQ", [0, 0]), ("NE", [1, 1])] {
+            let compare = Instruction { comparison: comparison.into(), ..operation("compare") };
+            check(compare, &[2], &both, expected.to_vec());
+        }
+        check(operation("select"), &[2], &[(&[2], &[0, 1]), (&[2], &[1, 2]), (&[2], &[3, 4])], vec![3, 2]);
+        check(operation("clamp"), &[2], &[(&[], &[0]), (&[2], &[-1, 9]), (&[], &[4])], vec![0, 4]);
+        check(operation("sort"), &[2], &both, None);
+    }
+
+    /// The limits of the indices that an instruction has, over arrays of these dimensions.
+    #[track_caller]
+    fn limits(instruction: Instruction, operands: &[&[usize]], expected: &[(i64, &[usize], usize)]) {
+        let operand = |(id, dimensions): (usize, &&[usize])| Instruction {
+            id: id as i64,
+            shape: Shape::Array(array(dimensions)),
+            ..Instruction::default()
+        };
+        let all: Vec<Instruction> = operands.iter().enumerate().map(operand).collect();
+        let by_id = all.iter().map(|instruction| (instruction.id, instruction)).collect();
+        let instruction = Instruction { operands: (0..operands.len() as i64).collect(), ..instruction };
+        let found = indices_of(&instruction, &by_id).unwrap();
+        let found: Vec<(i64, &[usize], usize)> =
+            found.iter().map(|check| (check.index, check.limits.as_slice(), check.stride)).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn indices_end_where_their_slice_still_fits() {
+        let sizes = |sizes: &[usize]| Gather { slice_sizes: sizes.to_vec(), ..Gather::default() };
+        let slice = Instruction { gather: sizes(&[1, 4]), ..operation("dynamic-slice") };
+        limits(slice, &[&[3, 6], &[], &[]], &[(1, &[3], 1), (2, &[3], 1)]);
+        limits(
+            operation("dynamic-update-slice"),
+            &[&[3, 6], &[2, 6], &[], &[]],
+            &[(2, &[2], 1), (3, &[1], 1)],
+        );
+        let pairs = Gather { start_index_map: vec![1, 0], index_vector_dim: 1, slice_sizes: vec![1, 2] };
+        limits(Instruction { gather: pairs, ..operation("gather") }, &[&[3, 6], &[5, 2]], &[(1, &[5, 3], 1)]);
+        let columns = Gather { start_index_map: vec![0, 1], index_vector_dim: 0, slice_sizes: vec![1, 1] };
+        limits(
+            Instruction { gather: columns, ..operation("gather") },
+            &[&[3, 6], &[2, 5]],
+            &[(1, &[3, 6], 5)],
+        );
+        let rows = Scatter {
+            update_window_dims: vec![1],
+            inserted_window_dims: vec![0],
+            to_operand_dims: vec![0],
+            index_vector_dim: 1,
+        };
+        limits(
+            Instruction { scatter: rows, ..operation("scatter") },
+            &[&[8, 6], &[5], &[5, 6]],
+            &[(1, &[8], 1)],
+        );
+    }
+}
