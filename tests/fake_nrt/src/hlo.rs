@@ -68,6 +68,8 @@ pub struct Scatter {
     pub inserted_window_dims: Vec<usize>,
     pub to_operand_dims: Vec<usize>,
     pub index_vector_dim: usize,
+    /// Whether the module promises that no place is written twice.
+    pub is_unique: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -295,6 +297,7 @@ fn read_instruction(proto: &Message) -> Result<Instruction, BadModule> {
             inserted_window_dims: sizes(&numbers, 2)?,
             to_operand_dims: sizes(&numbers, 3)?,
             index_vector_dim: size(numbers.integer(4))?,
+            is_unique: proto.integer(69) != 0,
         };
     }
     Ok(Instruction {

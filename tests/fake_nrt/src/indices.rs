@@ -30,6 +30,8 @@ struct Check {
     limits: Vec<usize>,
     /// Numbers between one column and the next of the same index: 1 but where columns are not innermost.
     stride: usize,
+    /// Whether the module promises that no two are the same.
+    is_unique: bool,
 }
 
 #[derive(Debug)]
@@ -79,9 +81,12 @@ impl IndexChecks {
         parameters.map(|step| step.instruction.parameter_number).collect()
     }
 
+    /// Yields which indices are the same where the module promises that they are not: what is written there is
+    /// then anything.
+    ///
     /// # Errors
     /// The first index that is outside, and of what.
-    pub(crate) fn check(&self, parameters: &BTreeMap<usize, Vec<i64>>) -> Result<(), String> {
+    pub(crate) fn check(&self, parameters: &BTreeMap<usize, Vec<i64>>) -> Result<Vec<String>, String> {
         let mut values: HashMap<i64, Integers> = HashMap::new();
         for step in &self.steps {
             let operands =
@@ -90,7 +95,8 @@ impl IndexChecks {
                 .ok_or_else(|| format!("{}: cannot be computed ahead of the step", step.instruction.name))?;
             values.insert(step.instruction.id, Rc::new(value));
         }
-        for Check { place, index, limits, stride } in &self.checks {
+        let mut repeated = Vec::new();
+        for Check { place, index, limits, stride, is_unique } in &self.checks {
             let Some(value) = values.get(index) else { continue };
             for (number, at) in value.iter().enumerate() {
                 let limit = limits[number / stride % limits.len()];
@@ -98,13 +104,23 @@ impl IndexChecks {
                     return Err(format!("{place}: index {number} is {at}, and there are {limit}"));
                 }
             }
+            if *is_unique && let Some(at) = first_repeated(value) {
+                repeated
+                    .push(format!("{place}: {at} is written twice, and the module promises that nothing is"));
+            }
         }
-        Ok(())
+        Ok(repeated)
     }
 }
 
+fn first_repeated(values: &[i64]) -> Option<i64> {
+    let mut seen = HashSet::new();
+    values.iter().copied().find(|value| !seen.insert(*value))
+}
+
 fn same(one: &Check, other: &Check) -> bool {
-    (one.index, &one.limits, one.stride) == (other.index, &other.limits, other.stride)
+    (one.index, &one.limits, one.stride, one.is_unique)
+        == (other.index, &other.limits, other.stride, other.is_unique)
 }
 
 const INDEXED: [&str; 4] = ["gather", "scatter", "dynamic-slice", "dynamic-update-slice"];
@@ -119,7 +135,11 @@ fn indices_of(instruction: &Instruction, by_id: &HashMap<i64, &Instruction>) -> 
         Some((*id, by_id.get(id)?.shape.array()?))
     };
     let (_, array) = operand(0)?;
-    let check = |index, limits, stride| Check { place: instruction.name.clone(), index, limits, stride };
+    let check = |index, limits: Vec<usize>, stride| {
+        // Of indices of several columns, none by itself has to be another's equal.
+        let is_unique = instruction.scatter.is_unique && limits.len() == 1;
+        Check { place: instruction.name.clone(), index, limits, stride, is_unique }
+    };
     let places = |size: &[usize]| -> Option<Vec<usize>> {
         let places =
             array.dimensions.iter().zip(size).map(|(of, size)| of.checked_sub(*size).map(|most| most + 1));
@@ -440,11 +460,28 @@ mod tests {
             inserted_window_dims: vec![0],
             to_operand_dims: vec![0],
             index_vector_dim: 1,
+            is_unique: false,
         };
         limits(
             Instruction { scatter: rows, ..operation("scatter") },
             &[&[8, 6], &[5], &[5, 6]],
             &[(1, &[8], 1)],
         );
+    }
+
+    #[test]
+    fn what_is_written_twice_is_found_where_it_is_promised_not_to_be() {
+        let parameter = Instruction { shape: Shape::Array(array(&[3])), ..operation("parameter") };
+        let checks = |is_unique| IndexChecks {
+            checks: vec![Check { place: "rows".into(), index: 0, limits: vec![8], stride: 1, is_unique }],
+            steps: vec![Step { instruction: parameter.clone(), shapes: Vec::new() }],
+            unchecked: Vec::new(),
+        };
+        let of = |is_unique, rows: [i64; 3]| checks(is_unique).check(&BTreeMap::from([(0, rows.to_vec())]));
+        assert_eq!(of(true, [1, 2, 3]), Ok(Vec::new()));
+        assert_eq!(of(false, [1, 2, 1]), Ok(Vec::new()));
+        let repeated = of(true, [5, 2, 5]).unwrap();
+        assert_eq!(repeated, ["rows: 5 is written twice, and the module promises that nothing is"]);
+        assert!(of(true, [1, 2, 8]).is_err());
     }
 }

@@ -100,9 +100,11 @@ impl Program {
         self.aliases.iter().find(|alias| alias.output == output).map(|alias| alias.parameter)
     }
 
+    /// Yields which places are written twice that the module promises to write once.
+    ///
     /// # Errors
     /// The index that is outside of what it is an index of.
-    pub(crate) fn check_indices(&self, inputs: &[Arc<Tensor>]) -> Result<(), String> {
+    pub(crate) fn check_indices(&self, inputs: &[Arc<Tensor>]) -> Result<Vec<String>, String> {
         let parameters = self.indices.parameters().into_iter();
         let values = parameters.filter_map(|number| Some((number, inputs.get(number)?.integers())));
         self.indices.check(&values.collect())

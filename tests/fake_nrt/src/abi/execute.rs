@@ -98,8 +98,11 @@ fn suffer_and_run(bound: &Bound, fault: Option<Action>) -> Result<(), Status> {
 }
 
 fn run(bound: &Bound) -> Result<Ran, Status> {
-    if let Err(why) = bound.program.check_indices(&bound.inputs) {
-        return refuse(NAME, Status::EXEC_OOB, why);
+    match bound.program.check_indices(&bound.inputs) {
+        Err(why) => return refuse(NAME, Status::EXEC_OOB, why),
+        Ok(repeated) => {
+            repeated.into_iter().for_each(|what| runtime::lock().violation(format!("{NAME}: {what}")))
+        }
     }
     let tensors = RankTensors { inputs: bound.inputs.clone(), outputs: bound.outputs.clone() };
     if let Some((group, rank)) = &bound.group {
