@@ -138,6 +138,13 @@ impl LibrarySettings {
 }
 
 settings! {
+    /// The compiler of programs for a NeuronCore.
+    CompilerSettings, CompilerFlags, "Neuron's compiler";
+    /// The program neuronx-cc, of AWS's package of that name; found in PATH if it is not named
+    neuronx_cc: String = String::new(), "PATH";
+}
+
+settings! {
     /// The HTTP server.
     HttpSettings, HttpFlags, "HTTP";
     /// The address to listen on; 0.0.0.0 for all

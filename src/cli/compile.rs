@@ -1,29 +1,49 @@
-//! `mondai compile`: writes the programs that a NeuronCore would run.
+//! `mondai compile`: makes the programs that a NeuronCore runs, or writes what its compiler would take.
+
+mod jobs;
+mod watch;
 
 use super::loaded::open_model;
 use crate::backend::neuron::{
-    emit::{EmitOptions, emit},
+    Target,
+    artifact::default_folder,
+    compile::{CompileOptions, compile},
+    emit::emit,
     hlo::{Bucket, Precision},
+    neuronx_cc::NeuronxCc,
+    programs::ProgramOptions,
 };
-use crate::config::{ModelFlags, ModelSettings, Sources};
-use anyhow::Result;
+use crate::config::{CompilerFlags, CompilerSettings, ModelFlags, ModelSettings, Sources};
+use crate::model::Model;
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::signal::unix::{SignalKind, signal};
+use watch::Watch;
 
-/// Write a model's programs for a NeuronCore, as HLO
+/// Compile a model's programs for a NeuronCore
 ///
-/// Neither Neuron's compiler nor a device is used: the files are what that compiler takes. There is one for each
-/// bucket, and beside it a JSON file that says what its inputs and outputs are.
+/// Runs Neuron's own compiler, neuronx-cc, which needs no device, once for each bucket. What is there already is left
+/// as it is. Beside each program (.neff) lie a JSON file that says what its inputs and outputs are, and the compiler's
+/// log. The folder can be copied to another machine.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = USAGE)]
 pub(super) struct Compile {
-    /// Write the HLO and leave it at that; there is nothing else yet
-    #[arg(long, required = true)]
+    /// The chip to compile for: inf2, trn1, trn1n, trn2, trn3
+    #[arg(long, value_name = "CHIP", required_unless_present = "emit_only")]
+    target: Option<Target>,
+    /// Write each program as HLO, which is what the compiler takes, and run no compiler
+    #[arg(long, conflicts_with_all = ["target", "jobs", "neuronx_cc"], requires = "output")]
     emit_only: bool,
-    /// The folder to write to
+    /// The folder to write to [default: neuron/CHIP in the model's folder in the models folder]
     #[arg(long, value_name = "DIR")]
-    output: PathBuf,
+    output: Option<PathBuf>,
+    /// Programs compiled at the same time [default: one for every 2 CPUs, if each has 8 GB of memory]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
     /// The model: a name in the models folder, a GGUF file or a Hugging Face folder
     #[arg(long)]
     model: Option<String>,
@@ -43,15 +63,22 @@ pub(super) struct Compile {
     /// How matrices and the KV cache are kept; norms, softmax and logits are always f32
     #[arg(long, value_enum, default_value_t = PrecisionFlag::Bf16)]
     precision: PrecisionFlag,
-    /// Write the weights too, as a device would get them: for scripts/hlo_judge.py
-    #[arg(long)]
+    /// With --emit-only, write the weights too, as a device would get them: for scripts/hlo_judge.py
+    #[arg(long, requires = "emit_only")]
     with_weights: bool,
+    #[command(flatten)]
+    compiler: CompilerFlags,
 }
+
+const USAGE: &str = "\
+mondai compile --target <CHIP> [OPTIONS]
+       mondai compile --emit-only --output <DIR> [OPTIONS]";
 
 const EXAMPLES: &str = "\
 Examples:
-  mondai compile --emit-only --model smollm2-135m-instruct --output programs/
-  mondai compile --emit-only --slots 1 --bucket 1x1x256 --bucket 1x64x256 --context-len 256 --output small/";
+  mondai compile --model smollm2-135m-instruct --target inf2
+  mondai compile --target trn1 --slots 8 --bucket 8x1x512 --bucket 1x128x512 --context-len 512
+  mondai compile --emit-only --model smollm2-135m-instruct --output programs/";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum PrecisionFlag {
@@ -60,6 +87,8 @@ enum PrecisionFlag {
 }
 
 impl Compile {
+    /// # Errors
+    /// The model cannot be opened, the compiler not be found, or a program not be compiled or written.
     pub(super) fn run(self) -> Result<()> {
         let flags = ModelFlags {
             model: self.model,
@@ -68,8 +97,10 @@ impl Compile {
             context_len: self.context_len,
             ..ModelFlags::default()
         };
-        let settings = ModelSettings::resolve(flags, &mut Sources::open(None)?)?;
-        let options = EmitOptions {
+        let mut sources = Sources::open(None)?;
+        let settings = ModelSettings::resolve(flags, &mut sources)?;
+        let compiler = CompilerSettings::resolve(self.compiler, &mut sources)?;
+        let programs = ProgramOptions {
             slots: settings.slots.value,
             context_len: settings.context_len.value,
             buckets: self.buckets,
@@ -77,19 +108,77 @@ impl Compile {
                 PrecisionFlag::Bf16 => Precision::Bf16,
                 PrecisionFlag::F32 => Precision::F32,
             },
-            with_weights: self.with_weights,
         };
-        let emitted = emit(&open_model(&settings)?, &options, &self.output)?;
-        let mut out = io::stdout().lock();
-        for program in emitted {
-            writeln!(
-                out,
-                "{}  {} bytes, {} instructions",
-                program.path.display(),
-                program.bytes,
-                program.instructions
-            )?;
+        let model = open_model(&settings)?;
+        match (self.target, self.output) {
+            (Some(target), output) => {
+                let folder = output.unwrap_or_else(|| {
+                    default_folder(Path::new(&settings.models_dir.value), &model.name, target)
+                });
+                let jobs = self.jobs.map_or_else(jobs::default, usize::from);
+                let options = CompileOptions { programs, target, jobs };
+                compile_into(&model, &options, &compiler, &folder)
+            }
+            (None, Some(folder)) => write_hlo(&model, &programs, self.with_weights, &folder),
+            (None, None) => unreachable!("--emit-only requires --output"),
         }
-        Ok(())
     }
+}
+
+fn compile_into(
+    model: &Model,
+    options: &CompileOptions,
+    settings: &CompilerSettings,
+    folder: &Path,
+) -> Result<()> {
+    let setting = &settings.neuronx_cc;
+    let named = (!setting.value.is_empty()).then(|| (Path::new(&setting.value), setting.origin.to_string()));
+    let compiler = NeuronxCc::find(named)?;
+    let stop = stop_on_signals()?;
+    let watch = Watch::new(compiler.path());
+    let result = compile(model, options, &compiler, folder, &stop, &|bucket, event| watch.see(bucket, event));
+    watch.end();
+    result?;
+    eprintln!("the programs of {} for {} are in {}", model.name, options.target, folder.display());
+    Ok(())
+}
+
+fn write_hlo(model: &Model, programs: &ProgramOptions, with_weights: bool, folder: &Path) -> Result<()> {
+    let emitted = emit(model, programs, with_weights, folder)?;
+    let mut out = io::stdout().lock();
+    for program in emitted {
+        writeln!(
+            out,
+            "{}  {} bytes, {} instructions",
+            program.path.display(),
+            program.bytes,
+            program.instructions
+        )?;
+    }
+    Ok(())
+}
+
+/// True from the first of the signals on that ask a program to end: the compiler's processes have to be ended first.
+fn stop_on_signals() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let (mut interrupt, mut terminate, mut hang_up) = {
+        let _inside = runtime.enter();
+        let listen = |kind| signal(kind).context("signals cannot be listened for");
+        let [interrupt, terminate, hang_up] =
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(listen);
+        (interrupt?, terminate?, hang_up?)
+    };
+    let stopping = Arc::clone(&stop);
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hang_up.recv() => {}
+            }
+        });
+        stopping.store(true, Ordering::Relaxed);
+    });
+    Ok(stop)
 }

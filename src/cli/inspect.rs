@@ -15,8 +15,8 @@ use std::path::Path;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Inspect {
-    /// A name in the models folder, a GGUF file, a Hugging Face folder, or a program (.hlo.pb) that `mondai
-    /// compile` wrote
+    /// A name in the models folder, a GGUF file, a Hugging Face folder, or a program for a NeuronCore (.neff, or
+    /// .hlo.pb as `mondai compile --emit-only` writes it)
     model: String,
     /// The folder with one folder a model [default: models]
     #[arg(long, value_name = "DIR")]
@@ -29,7 +29,8 @@ pub(super) struct Inspect {
 const EXAMPLES: &str = "\
 Examples:
   mondai inspect smollm2-135m-instruct
-  mondai inspect --format json ~/models/qwen3.gguf | jq .totals";
+  mondai inspect --format json ~/models/qwen3.gguf | jq .totals
+  mondai inspect models/smollm2-135m-instruct/neuron/inf2/decode-4x1x2048.neff";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
@@ -41,8 +42,8 @@ impl Inspect {
     pub(super) fn run(self) -> Result<()> {
         let mut out = io::stdout().lock();
         let path = Path::new(&self.model);
-        if program::is_program(path) {
-            return program::print(&mut out, path, self.format);
+        if let Some(kind) = program::Kind::of(path) {
+            return program::print(&mut out, path, kind, self.format);
         }
         let model = Model::open(&self.model, &models_dir(self.models_dir)?)?;
         match self.format {

@@ -4,6 +4,7 @@ mod adapters;
 mod bench;
 mod cli;
 mod clients;
+mod compile;
 mod contract;
 mod default_model;
 mod engine;

@@ -1,37 +1,21 @@
 //! A model's programs as files: for each bucket the HLO, and beside it what its inputs and outputs mean.
 
 use super::{
-    hlo::{self, Bucket, CachePlan, ElementType, Input, InputSource, LowerError, Lowered, Precision},
+    hlo::{Bucket, CachePlan, ElementType, Input, InputSource},
+    programs::{Program, ProgramError, ProgramOptions, ProgramSet, file_stem},
     sidecar::Sidecar,
     values::constant_values,
 };
-use crate::{
-    backend::{OpenOptions, WeightsForm, rules},
-    model::Model,
-};
+use crate::model::Model;
 use safetensors::{Dtype, SafeTensorError, View, serialize_to_file};
 use std::{
     borrow::Cow,
-    collections::HashSet,
     fs,
     path::{Path, PathBuf},
 };
 
 /// The file that [`emit`] writes weights to.
 pub const WEIGHTS_FILE: &str = "weights.safetensors";
-
-/// Which programs are wanted.
-#[derive(Clone, Debug)]
-pub struct EmitOptions {
-    pub slots: usize,
-    /// Positions a slot can hold; 0 takes the model's own context, 2048 at most.
-    pub context_len: usize,
-    /// None of them: [`Bucket::defaults`].
-    pub buckets: Vec<Bucket>,
-    pub precision: Precision,
-    /// Whether to write the weights as the device gets them, too.
-    pub with_weights: bool,
-}
 
 /// A program that was written.
 #[derive(Clone, Debug)]
@@ -44,18 +28,8 @@ pub struct Emitted {
 
 #[derive(Debug, thiserror::Error)]
 pub enum EmitError {
-    #[error("the model {model} cannot be prepared so")]
-    Options {
-        model: String,
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    #[error("the bucket {bucket} cannot be written")]
-    Lower {
-        bucket: Bucket,
-        #[source]
-        source: LowerError,
-    },
+    #[error(transparent)]
+    Program(#[from] ProgramError),
     #[error("cannot write {path}")]
     Write {
         path: PathBuf,
@@ -70,60 +44,40 @@ pub enum EmitError {
     },
 }
 
-/// Writes a program for each bucket into a folder, which is made if it is not there.
+/// Writes a program for each bucket into a folder, which is made if it is not there; and on request the weights as
+/// the device gets them.
 ///
 /// # Errors
 /// [`EmitError`]; files that were written by then stay.
-pub fn emit(model: &Model, options: &EmitOptions, folder: &Path) -> Result<Vec<Emitted>, EmitError> {
-    let plan = cache_plan(model, options)?;
-    let mut buckets =
-        if options.buckets.is_empty() { Bucket::defaults(plan) } else { options.buckets.clone() };
-    let mut seen = HashSet::new();
-    buckets.retain(|bucket| seen.insert(*bucket));
+pub fn emit(
+    model: &Model,
+    options: &ProgramOptions,
+    with_weights: bool,
+    folder: &Path,
+) -> Result<Vec<Emitted>, EmitError> {
+    let set = ProgramSet::new(model, options)?;
     fs::create_dir_all(folder).map_err(|source| EmitError::Write { path: folder.to_path_buf(), source })?;
-    let mut emitted = Vec::with_capacity(buckets.len());
+    let mut emitted = Vec::with_capacity(set.buckets.len());
     let mut constants = Vec::new();
-    for bucket in buckets {
-        let lowered = hlo::lower(&model.graph, plan, bucket, options.precision)
-            .map_err(|source| EmitError::Lower { bucket, source })?;
-        emitted.push(write_program(&lowered, plan, bucket, folder)?);
-        constants = lowered.inputs;
+    for &bucket in &set.buckets {
+        let program = set.write(&model.graph, bucket)?;
+        emitted.push(write_program(&program, folder)?);
+        constants = program.lowered.inputs;
     }
-    if options.with_weights {
+    if with_weights {
         // The same inputs in every bucket.
-        write_weights(model, plan, constants, &folder.join(WEIGHTS_FILE))?;
+        write_weights(model, set.plan, constants, &folder.join(WEIGHTS_FILE))?;
     }
     Ok(emitted)
 }
 
-fn cache_plan(model: &Model, options: &EmitOptions) -> Result<CachePlan, EmitError> {
-    let asked = OpenOptions {
-        slots: options.slots,
-        context_len: options.context_len,
-        max_step_tokens: 1,
-        weights: WeightsForm::Auto,
-    };
-    let limits = rules::limits("neuron", model, &asked)
-        .map_err(|source| EmitError::Options { model: model.name.clone(), source: source.into() })?;
-    Ok(CachePlan { slots: limits.slots, context: limits.context_len })
-}
-
-fn write_program(
-    lowered: &Lowered,
-    plan: CachePlan,
-    bucket: Bucket,
-    folder: &Path,
-) -> Result<Emitted, EmitError> {
-    let name = format!("{}-{bucket}", bucket.family().name());
-    let path = folder.join(format!("{name}.hlo.pb"));
-    let bytes = lowered.module.to_bytes();
-    write(&path, &bytes)?;
-    let sidecar = Sidecar::of(lowered, plan, bucket, &bytes);
-    let sidecar = serde_json::to_string_pretty(&sidecar).expect("names and numbers are JSON") + "\n";
-    write(&Sidecar::path(&path), sidecar.as_bytes())?;
-    let instructions =
-        lowered.module.computations.iter().map(|computation| computation.instructions.len()).sum();
-    Ok(Emitted { bucket, path, bytes: bytes.len(), instructions })
+fn write_program(program: &Program, folder: &Path) -> Result<Emitted, EmitError> {
+    let path = folder.join(file_stem(program.bucket) + ".hlo.pb");
+    write(&path, &program.hlo)?;
+    write(&Sidecar::path(&path), program.sidecar.to_json().as_bytes())?;
+    let computations = &program.lowered.module.computations;
+    let instructions = computations.iter().map(|computation| computation.instructions.len()).sum();
+    Ok(Emitted { bucket: program.bucket, path, bytes: program.hlo.len(), instructions })
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), EmitError> {

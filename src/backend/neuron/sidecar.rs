@@ -1,13 +1,20 @@
-//! What whoever runs a program must know of it: a JSON file beside the HLO. Nothing of this can be read from a
-//! compiled program.
+//! What whoever runs a program must know of it: a JSON file beside the HLO or the NEFF. Nothing of this can be read
+//! from a compiled program.
 
-use super::hlo::{Bucket, CachePlan, ElementType, InputSource, Lowered};
+use super::{
+    hlo::{Bucket, CachePlan, ElementType, InputSource, Lowered, Precision},
+    target::Target,
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Read},
     path::{Path, PathBuf},
 };
+
+/// No sidecar is larger than this: the largest models have some thousand inputs, of 150 bytes each.
+const MAX_BYTES: u64 = 16 << 20;
 
 /// The fields of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,12 +23,31 @@ pub struct Sidecar {
     /// Of the HLO's bytes, in hexadecimal digits.
     pub hlo_sha256: String,
     pub family: String,
+    pub precision: Precision,
     pub bucket: Sizes,
     pub cache: CacheSizes,
     /// In the order of the program's parameters.
     pub inputs: Vec<Bound>,
     /// In the order of its results.
     pub outputs: Vec<Yielded>,
+    /// Of the NEFF beside it; `None` if there is the HLO alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compiled: Option<Compiled>,
+}
+
+/// The NEFF, and how it came about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compiled {
+    /// SHA-256 of everything that the NEFF depends on: see [`key`](super::compile::key).
+    pub key: String,
+    pub target: Target,
+    pub lnc: u32,
+    /// What `neuronx-cc --version` says.
+    pub compiler: String,
+    pub flags: Vec<String>,
+    pub neff_sha256: String,
+    pub neff_bytes: u64,
 }
 
 /// Slots by row width by context.
@@ -65,7 +91,13 @@ pub struct Yielded {
 }
 
 impl Sidecar {
-    pub(super) fn of(lowered: &Lowered, plan: CachePlan, bucket: Bucket, hlo: &[u8]) -> Self {
+    pub(super) fn of(
+        lowered: &Lowered,
+        plan: CachePlan,
+        bucket: Bucket,
+        precision: Precision,
+        hlo: &[u8],
+    ) -> Self {
         let Lowered { module, inputs, outputs } = lowered;
         let bound = inputs.iter().map(|input| Bound {
             name: input.name.clone(),
@@ -83,31 +115,54 @@ impl Sidecar {
         Self {
             hlo_sha256: sha256(hlo),
             family: bucket.family().name().to_owned(),
+            precision,
             bucket: Sizes { slots: bucket.slots, width: bucket.width, context: bucket.context },
             cache: CacheSizes { slots: plan.slots, context: plan.context },
             inputs: bound.collect(),
             outputs: results.collect(),
+            compiled: None,
         }
+    }
+
+    /// # Errors
+    /// [`SidecarError`]: the file cannot be read, or is no sidecar.
+    pub fn read(path: &Path) -> Result<Self, SidecarError> {
+        let mut json = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(MAX_BYTES).read_to_end(&mut json))
+            .map_err(|source| SidecarError::Read { path: path.to_path_buf(), source })?;
+        serde_json::from_slice(&json)
+            .map_err(|source| SidecarError::Malformed { path: path.to_path_buf(), source })
     }
 
     /// That of an HLO file, and how many bytes the HLO is.
     ///
     /// # Errors
     /// [`SidecarError`]: one of the two cannot be read, or they do not belong to each other.
-    pub fn read(hlo_path: &Path) -> Result<(Self, usize), SidecarError> {
-        let read = |path: &Path| {
-            fs::read(path).map_err(|source| SidecarError::Read { path: path.to_path_buf(), source })
-        };
-        let hlo = read(hlo_path)?;
-        let path = Self::path(hlo_path);
-        let sidecar: Self = serde_json::from_slice(&read(&path)?)
-            .map_err(|source| SidecarError::Malformed { path: path.clone(), source })?;
+    pub fn of_hlo(hlo_path: &Path) -> Result<(Self, usize), SidecarError> {
+        let hlo = fs::read(hlo_path)
+            .map_err(|source| SidecarError::Read { path: hlo_path.to_path_buf(), source })?;
+        let sidecar = Self::read(&Self::path(hlo_path))?;
         let actual = sha256(&hlo);
         if sidecar.hlo_sha256 != actual {
             let expected = sidecar.hlo_sha256;
             return Err(SidecarError::OtherHlo { path: hlo_path.to_path_buf(), actual, expected });
         }
         Ok((sidecar, hlo.len()))
+    }
+
+    pub(super) fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("names and numbers are JSON") + "\n"
+    }
+
+    /// The cache that the program shares with the others of its model.
+    pub fn plan(&self) -> CachePlan {
+        CachePlan { slots: self.cache.slots, context: self.cache.context }
+    }
+
+    pub fn bucket(&self) -> Bucket {
+        let Sizes { slots, width, context } = self.bucket;
+        Bucket { slots, width, context }
     }
 
     /// The file beside an HLO file: `decode-1x1x256.json` beside `decode-1x1x256.hlo.pb`.
@@ -137,7 +192,11 @@ pub enum SidecarError {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn source_name(source: InputSource) -> &'static str {

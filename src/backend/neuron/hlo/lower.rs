@@ -12,14 +12,25 @@ use super::{
     verify::{Violation, verify},
 };
 use crate::model::{Graph, Node, NodeId, Pairing, WeightId};
+use serde::{Deserialize, Serialize};
 
 /// How matrices and the KV cache are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// What the device is made for.
     Bf16,
     /// For comparing with the reference, whose numbers it has but for the order of sums.
     F32,
+}
+
+impl Precision {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bf16 => "bf16",
+            Self::F32 => "f32",
+        }
+    }
 }
 
 /// A program, and what its inputs and outputs mean.

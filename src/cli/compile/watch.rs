@@ -1,0 +1,58 @@
+//! What a compilation shows: a line on standard output for what becomes of each program, and on standard error, if
+//! that is a terminal, a bar for each that is being compiled.
+
+use crate::backend::neuron::{compile::Event, hlo::Bucket, programs::file_stem};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// The compiler says nothing of how far it is, so that a bar shows how long it has been at it.
+const TICK: Duration = Duration::from_millis(200);
+
+pub(super) struct Watch {
+    bars: MultiProgress,
+    running: Mutex<HashMap<Bucket, ProgressBar>>,
+}
+
+impl Watch {
+    pub(super) fn new(compiler: &Path) -> Self {
+        eprintln!("compiling with {}", compiler.display());
+        Self { bars: MultiProgress::new(), running: Mutex::new(HashMap::new()) }
+    }
+
+    pub(super) fn see(&self, bucket: Bucket, event: Event) {
+        let name = file_stem(bucket);
+        let line = match event {
+            Event::Started => return self.start(bucket, name),
+            Event::Unchanged => format!("{name}  unchanged"),
+            Event::Compiled { bytes, took } => {
+                format!("{name}  compiled in {:.1} s, {bytes} bytes", took.as_secs_f64())
+            }
+            Event::Failed => format!("{name}  failed"),
+            Event::Kept => format!("{name}  kept: it was not asked for, and fits those that were"),
+            Event::Removed => format!("{name}  removed: it does not fit those that were asked for"),
+        };
+        if let Some(bar) = self.running.lock().expect("drawing does not panic").remove(&bucket) {
+            bar.finish_and_clear();
+        }
+        // Whoever reads the output may have gone; the programs are wanted nevertheless.
+        self.bars.suspend(|| _ = writeln!(io::stdout(), "{line}"));
+    }
+
+    /// Takes the bars off the screen.
+    pub(super) fn end(&self) {
+        self.running.lock().expect("drawing does not panic").clear();
+        let _ = self.bars.clear();
+    }
+
+    fn start(&self, bucket: Bucket, name: String) {
+        let style =
+            ProgressStyle::with_template("{spinner} {msg}  {elapsed}").expect("the template is valid");
+        let bar = self.bars.add(ProgressBar::new_spinner().with_style(style).with_message(name));
+        bar.enable_steady_tick(TICK);
+        self.running.lock().expect("drawing does not panic").insert(bucket, bar);
+    }
+}
