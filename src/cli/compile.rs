@@ -11,7 +11,7 @@ use crate::backend::neuron::{
     emit::emit,
     hlo::{Bucket, Precision},
     neuronx_cc::NeuronxCc,
-    programs::ProgramOptions,
+    programs::{ProgramOptions, ProgramSet},
 };
 use crate::config::{CompilerFlags, CompilerSettings, ModelFlags, ModelSettings, Sources};
 use crate::model::Model;
@@ -135,7 +135,7 @@ fn compile_into(
     let named = (!setting.value.is_empty()).then(|| (Path::new(&setting.value), setting.origin.to_string()));
     let compiler = NeuronxCc::find(named)?;
     let stop = stop_on_signals()?;
-    let watch = Watch::new(compiler.path());
+    let watch = Watch::new(compiler.path(), ProgramSet::new(model, &options.programs)?.buckets.len());
     let result = compile(model, options, &compiler, folder, &stop, &|bucket, event| watch.see(bucket, event));
     watch.end();
     result?;

@@ -1,5 +1,5 @@
 //! What a compilation shows: a line on standard output for what becomes of each program, and on standard error, if
-//! that is a terminal, a bar for each that is being compiled.
+//! that is a terminal, how many are there and a bar for each that is being compiled.
 
 use crate::backend::neuron::{compile::Event, hlo::Bucket, programs::file_stem};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -14,13 +14,20 @@ const TICK: Duration = Duration::from_millis(200);
 
 pub(super) struct Watch {
     bars: MultiProgress,
+    /// Programs that are there, of those asked for.
+    there: ProgressBar,
     running: Mutex<HashMap<Bucket, ProgressBar>>,
 }
 
 impl Watch {
-    pub(super) fn new(compiler: &Path) -> Self {
+    pub(super) fn new(compiler: &Path, programs: usize) -> Self {
         eprintln!("compiling with {}", compiler.display());
-        Self { bars: MultiProgress::new(), running: Mutex::new(HashMap::new()) }
+        let bars = MultiProgress::new();
+        let style = ProgressStyle::with_template("{wide_bar} {pos} of {len} programs, {elapsed}")
+            .expect("the template is valid");
+        let there = bars.add(ProgressBar::new(programs as u64).with_style(style));
+        there.enable_steady_tick(TICK);
+        Self { bars, there, running: Mutex::new(HashMap::new()) }
     }
 
     pub(super) fn see(&self, bucket: Bucket, event: Event) {
@@ -38,6 +45,9 @@ impl Watch {
         if let Some(bar) = self.running.lock().expect("drawing does not panic").remove(&bucket) {
             bar.finish_and_clear();
         }
+        if matches!(event, Event::Unchanged | Event::Compiled { .. }) {
+            self.there.inc(1);
+        }
         // Whoever reads the output may have gone; the programs are wanted nevertheless.
         self.bars.suspend(|| _ = writeln!(io::stdout(), "{line}"));
     }
@@ -45,13 +55,16 @@ impl Watch {
     /// Takes the bars off the screen.
     pub(super) fn end(&self) {
         self.running.lock().expect("drawing does not panic").clear();
+        self.there.finish_and_clear();
         let _ = self.bars.clear();
     }
 
     fn start(&self, bucket: Bucket, name: String) {
         let style =
             ProgressStyle::with_template("{spinner} {msg}  {elapsed}").expect("the template is valid");
-        let bar = self.bars.add(ProgressBar::new_spinner().with_style(style).with_message(name));
+        let bar = self
+            .bars
+            .insert_before(&self.there, ProgressBar::new_spinner().with_style(style).with_message(name));
         bar.enable_steady_tick(TICK);
         self.running.lock().expect("drawing does not panic").insert(bucket, bar);
     }
