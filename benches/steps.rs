@@ -5,7 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "a table for whoever runs it")]
 
-use mondai::backend::{self, Backend, Logits, OpenOptions, Row, Slot, WeightsForm};
+use mondai::backend::{self, Backend, Logits, OpenOptions, Row, Slot};
 use mondai::model::{Model, Node};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ impl Subject {
             slots: 16,
             context_len: 1024,
             max_step_tokens: MAX_STEP_TOKENS,
-            weights: WeightsForm::Auto,
+            ..OpenOptions::default()
         };
         let begun = Instant::now();
         let backend = backend::open(name, model, &options).expect("the backend opens the model");

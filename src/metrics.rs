@@ -10,6 +10,7 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
     core::Collector,
 };
+use std::collections::HashMap;
 use std::time::Duration;
 
 // Bucket bounds in seconds are vLLM's (rust/src/metrics/src/request.rs), so that the same dashboards fit.
@@ -52,6 +53,8 @@ pub struct Metrics {
     sequences_running: IntGauge,
     step_seconds: Histogram,
     step_rows_total: IntCounter,
+    padded_tokens_total: IntCounter,
+    slots_lost: IntGauge,
     prefill_tokens_total: IntCounter,
     decode_tokens_total: IntCounter,
     queue_seconds: Histogram,
@@ -78,7 +81,17 @@ pub struct Metrics {
 impl Metrics {
     /// Every metric at zero. `model_name` labels the `vllm:` view.
     pub fn new(model_name: &str) -> Self {
-        let registry = Registry::new();
+        Self::with_labels(model_name, HashMap::new())
+    }
+
+    /// Of a server whose device is a stand-in: each metric says `simulated="true"`, so that no dashboard takes
+    /// its times for a device's.
+    pub fn simulated(model_name: &str) -> Self {
+        Self::with_labels(model_name, HashMap::from([("simulated".to_owned(), "true".to_owned())]))
+    }
+
+    fn with_labels(model_name: &str, labels: HashMap<String, String>) -> Self {
+        let registry = Registry::new_custom(None, Some(labels)).expect("the label's name is sound");
         let r = &registry;
         Self {
             model_name: model_name.to_owned(),
@@ -87,6 +100,12 @@ impl Metrics {
             sequences_running: gauge(r, "mondai_sequences_running", "Sequences that hold a slot."),
             step_seconds: histogram(r, "mondai_step_seconds", "Duration of an engine step.", STEP_SECONDS),
             step_rows_total: counter(r, "mondai_step_rows_total", "Rows of all engine steps."),
+            padded_tokens_total: counter(
+                r,
+                "mondai_padded_tokens_total",
+                "Tokens run only because a program's shape is fixed.",
+            ),
+            slots_lost: gauge(r, "mondai_slots_lost", "Slots whose device failed."),
             prefill_tokens_total: counter(r, "mondai_prefill_tokens_total", "Prompt tokens run."),
             decode_tokens_total: counter(r, "mondai_decode_tokens_total", "Reply tokens run."),
             queue_seconds: histogram(r, "mondai_queue_seconds", "Wait for a slot.", REQUEST_SECONDS),
@@ -184,6 +203,16 @@ impl Metrics {
         self.step_rows_total.inc_by(rows as u64);
         self.prefill_tokens_total.inc_by(prefill_tokens as u64);
         self.decode_tokens_total.inc_by(decode_tokens as u64);
+    }
+
+    /// A step ran this many tokens more than its rows have.
+    pub fn step_padded(&self, tokens: usize) {
+        self.padded_tokens_total.inc_by(tokens as u64);
+    }
+
+    /// The device lost slots; they stay lost.
+    pub fn lost_slots(&self, slots: usize) {
+        self.slots_lost.add(slots as i64);
     }
 
     /// A sequence got a slot; `cached_tokens` of its prompt need not be run.

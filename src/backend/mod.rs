@@ -14,6 +14,9 @@ pub mod scripted;
 use crate::model::Model;
 use crate::text::TokenId;
 
+/// The name of the backend that runs on NeuronCores.
+pub const NEURON: &str = neuron::device::NAME;
+
 /// Opens a model on the backend of that name.
 ///
 /// # Errors
@@ -23,8 +26,9 @@ pub fn open(name: &str, model: &Model, options: &OpenOptions) -> Result<Box<dyn 
     match name {
         candle::NAME => Ok(Box::new(candle::CandleBackend::open(model, options)?)),
         cpu::NAME => Ok(Box::new(cpu::CpuBackend::open(model, options)?)),
+        NEURON => Ok(Box::new(neuron::device::NeuronBackend::open(model, options)?)),
         _ => {
-            let known = [cpu::NAME, candle::NAME].join(", ");
+            let known = [cpu::NAME, candle::NAME, NEURON].join(", ");
             Err(BackendError::UnknownName { name: name.to_owned(), known })
         }
     }
@@ -40,6 +44,20 @@ pub struct OpenOptions {
     /// Tokens one step may have, over all its rows.
     pub max_step_tokens: usize,
     pub weights: WeightsForm,
+    /// Of the neuron backend alone.
+    pub device: neuron::DeviceOptions,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            slots: 4,
+            context_len: 0,
+            max_step_tokens: 256,
+            weights: WeightsForm::Auto,
+            device: neuron::DeviceOptions::default(),
+        }
+    }
 }
 
 /// In what form a backend keeps a model's weights.
@@ -67,10 +85,16 @@ pub trait Backend: Send {
     /// row yields does not depend on the other rows, nor on how its positions were split into steps.
     ///
     /// # Errors
-    /// [`BackendError::DeviceLost`]: the backend must be reopened. [`BackendError::Step`]: it failed, or
+    /// [`BackendError::DeviceLost`]: the backend must be reopened. [`BackendError::SlotsLost`]: some slots must not
+    /// be used again. [`BackendError::Step`]: it failed, or
     /// a row breaks these rules or the [`Limits`] (no such slot, a `start` past what the slot holds, no
     /// tokens, too many); the positions before each row's `start` are as they were.
     fn extend(&mut self, rows: &[Row<'_>], logits: &mut Logits) -> Result<(), BackendError>;
+
+    /// Tokens that the last step ran beside its rows' own, since a program's shape is fixed.
+    fn padded_tokens(&self) -> usize {
+        0
+    }
 
     /// Copies the first `len` positions of one slot's KV cache to another (prefix reuse).
     ///
@@ -164,6 +188,15 @@ pub enum BackendError {
     #[error("the {backend} device is lost")]
     DeviceLost {
         backend: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// These slots are gone for good, and what they held; the backend goes on with the others. Nothing of the
+    /// call was done.
+    #[error("the {backend} backend has lost {} of its slots", slots.len())]
+    SlotsLost {
+        backend: &'static str,
+        slots: Vec<Slot>,
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },

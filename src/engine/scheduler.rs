@@ -56,6 +56,8 @@ struct SlotState {
     holder: Option<Holder>,
     /// When the tokens were of use last: released, or copied.
     used_at: u64,
+    /// The backend has lost it: nobody gets it again.
+    lost: bool,
 }
 
 struct Holder {
@@ -92,7 +94,7 @@ pub(crate) struct PlannedRow {
 
 impl Scheduler {
     pub(crate) fn new(limits: &Limits, max_step_tokens: usize) -> Self {
-        let empty = || SlotState { tokens: Vec::new(), n_resident: 0, holder: None, used_at: 0 };
+        let empty = || SlotState { tokens: Vec::new(), n_resident: 0, holder: None, used_at: 0, lost: false };
         Self {
             max_step_rows: limits.max_step_rows,
             max_step_tokens: max_step_tokens.clamp(1, limits.max_step_tokens),
@@ -230,6 +232,15 @@ impl Scheduler {
         }
     }
 
+    /// The backend has lost the slot. Returns the sequence that held it, which is to be ended.
+    pub(crate) fn lose(&mut self, slot: Slot) -> Option<SequenceId> {
+        let slot = &mut self.slots[slot.0];
+        slot.lost = true;
+        slot.tokens.clear();
+        slot.n_resident = 0;
+        slot.holder.as_ref().map(|holder| holder.id)
+    }
+
     fn slot_of(&mut self, id: SequenceId) -> Option<&mut SlotState> {
         self.slots.iter_mut().find(|slot| slot.holder.as_ref().is_some_and(|holder| holder.id == id))
     }
@@ -289,7 +300,7 @@ impl Scheduler {
     }
 
     fn free_slots(&self) -> impl Iterator<Item = usize> {
-        (0..self.slots.len()).filter(|&idx| self.slots[idx].holder.is_none())
+        (0..self.slots.len()).filter(|&idx| self.slots[idx].holder.is_none() && !self.slots[idx].lost)
     }
 }
 

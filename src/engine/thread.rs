@@ -4,7 +4,7 @@ use super::scheduler::{PlannedRow, Scheduler, SequenceId};
 use super::sequence::{End, Sequence, failed};
 use super::shared::{CompletionRate, Shared};
 use super::{EngineError, FinishReason};
-use crate::backend::{Backend, BackendError, Logits, Row};
+use crate::backend::{Backend, BackendError, Logits, Row, Slot};
 use crate::metrics::Metrics;
 use std::any::Any;
 use std::collections::HashMap;
@@ -34,6 +34,11 @@ struct Lost {
 /// Why rows could not be run.
 enum RunError {
     Lost(Lost),
+    /// These slots are gone for good; the backend can go on with the others.
+    Slots {
+        slots: Vec<Slot>,
+        reason: String,
+    },
     /// These rows failed; the backend can go on.
     Rows {
         reason: String,
@@ -133,6 +138,10 @@ impl EngineThread {
             match run_backend(|| self.backend.copy_prefix(copy.from, copy.to, copy.len)) {
                 Ok(()) => {}
                 Err(RunError::Lost(lost)) => return Err(lost),
+                Err(RunError::Slots { slots, reason }) => {
+                    self.scheduler.forget(copy.to);
+                    self.lose(&slots, &reason);
+                }
                 Err(RunError::Rows { reason }) => {
                     tracing::warn!(reason, "a prefix could not be copied and is computed again");
                     self.scheduler.forget(copy.to);
@@ -155,6 +164,8 @@ impl EngineThread {
         match self.extend(&rows) {
             Ok(()) => self.commit(&rows),
             Err(RunError::Lost(lost)) => return Err(lost),
+            // The other rows are planned again.
+            Err(RunError::Slots { slots, reason }) => self.lose(&slots, &reason),
             Err(RunError::Rows { reason }) if rows.len() == 1 => self.fail(rows[0].id, reason),
             Err(RunError::Rows { reason }) => {
                 tracing::warn!(reason, rows = rows.len(), "a step failed and is repeated row by row");
@@ -163,6 +174,10 @@ impl EngineThread {
                     match self.extend(row) {
                         Ok(()) => self.commit(row),
                         Err(RunError::Lost(lost)) => return Err(lost),
+                        Err(RunError::Slots { slots, reason }) => {
+                            self.lose(&slots, &reason);
+                            return Ok(());
+                        }
                         Err(RunError::Rows { reason }) => self.fail(row[0].id, reason),
                     }
                 }
@@ -186,6 +201,7 @@ impl EngineThread {
         let n_tokens: usize = planned.iter().map(|row| row.len).sum();
         let n_prompt: usize = planned.iter().map(|row| row.n_prompt).sum();
         self.metrics.engine_step(began.elapsed(), rows.len(), n_prompt, n_tokens - n_prompt);
+        self.metrics.step_padded(self.backend.padded_tokens());
 
         let n_wanted: usize = planned.iter().map(|row| row.len - row.logits_from).sum();
         if self.logits.len() != n_wanted {
@@ -231,6 +247,16 @@ impl EngineThread {
         self.end(id, end);
     }
 
+    fn lose(&mut self, slots: &[Slot], reason: &str) {
+        tracing::error!(reason, slots = slots.len(), "slots are lost");
+        for &slot in slots {
+            if let Some(id) = self.scheduler.lose(slot) {
+                self.end(id, failed(reason.to_owned()));
+            }
+        }
+        self.metrics.lost_slots(slots.len());
+    }
+
     fn fail(&mut self, id: SequenceId, reason: String) {
         tracing::warn!(reason, sequence = id.0, "a sequence failed");
         self.end(id, failed(reason));
@@ -264,7 +290,13 @@ fn run_backend(call: impl FnOnce() -> Result<(), BackendError>) -> Result<(), Ru
         Ok(Err(error @ BackendError::DeviceLost { .. })) => {
             Err(RunError::Lost(Lost { reason: chain(&error) }))
         }
-        Ok(Err(error)) => Err(RunError::Rows { reason: chain(&error) }),
+        Ok(Err(error)) => {
+            let reason = chain(&error);
+            Err(match error {
+                BackendError::SlotsLost { slots, .. } => RunError::Slots { slots, reason },
+                _ => RunError::Rows { reason },
+            })
+        }
         Err(panic) => Err(RunError::Rows { reason: format!("the backend {panic}") }),
     }
 }

@@ -1,18 +1,33 @@
-//! The way to a NeuronCore, as far as it goes: a model's graph as the programs that the Neuron compiler takes
-//! ([`hlo`], [`programs`]), written to a folder ([`emit`]) or compiled ([`compile`]) with what their inputs mean
-//! ([`sidecar`]), and a folder of compiled ones opened and checked ([`artifact`]).
+//! The way to a NeuronCore.
 //!
-//! Nothing here loads a program or runs on a device. May use `model`.
+//! Before a server runs: a model's graph as the programs that the Neuron compiler takes ([`hlo`], [`programs`]),
+//! written to a folder ([`emit`]) or compiled ([`compile`]) with what their inputs mean ([`sidecar`]).
+//!
+//! In a server: a folder of compiled programs, opened and checked ([`artifact`]); the runtime library (`nrt`); how a
+//! step's rows become runs of programs (`step`); what lies on a core and runs there (`worker`), on a thread of its
+//! own (`core`); and the cores behind one [`Backend`](super::Backend) (`device`). [`doctor`] says what a machine
+//! lacks.
+//!
+//! May use `model`. Absent: a queue, sampling; and nothing of it has run on a device yet, only on the fake library
+//! of `tests/fake_nrt/`.
 
 pub mod artifact;
 pub mod compile;
+mod core;
+pub(super) mod device;
+pub mod doctor;
 pub mod emit;
 pub mod hlo;
+mod layout;
 pub mod neff;
 pub mod neuronx_cc;
+mod nrt;
 pub mod programs;
 pub mod sidecar;
+mod step;
 mod target;
 mod values;
+mod worker;
 
+pub use device::{DeviceOptions, Patience};
 pub use target::{LNC, Target};

@@ -5,7 +5,7 @@ use super::{
     sidecar::Sidecar,
 };
 use crate::{
-    backend::{OpenOptions, WeightsForm, rules},
+    backend::{OpenOptions, rules},
     model::{Graph, Model},
 };
 use std::collections::HashSet;
@@ -60,12 +60,8 @@ impl ProgramSet {
     /// # Errors
     /// [`ProgramError::Options`]: no slots, or a context longer than the model's.
     pub fn new(model: &Model, options: &ProgramOptions) -> Result<Self, ProgramError> {
-        let asked = OpenOptions {
-            slots: options.slots,
-            context_len: options.context_len,
-            max_step_tokens: 1,
-            weights: WeightsForm::Auto,
-        };
+        let asked =
+            OpenOptions { slots: options.slots, context_len: options.context_len, ..OpenOptions::default() };
         let limits = rules::limits("neuron", model, &asked)
             .map_err(|source| ProgramError::Options { model: model.name.clone(), source: source.into() })?;
         let plan = CachePlan { slots: limits.slots, context: limits.context_len };

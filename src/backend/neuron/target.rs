@@ -23,7 +23,7 @@ pub const LNC: u32 = 1;
 pub struct UnknownTarget(String);
 
 impl Target {
-    const ALL: [Self; 5] = [Self::Inf2, Self::Trn1, Self::Trn1n, Self::Trn2, Self::Trn3];
+    pub(super) const ALL: [Self; 5] = [Self::Inf2, Self::Trn1, Self::Trn1n, Self::Trn2, Self::Trn3];
 
     pub fn name(self) -> &'static str {
         match self {

@@ -75,6 +75,13 @@ pub enum InputSource {
     },
 }
 
+impl InputSource {
+    /// Written anew for every step, and each program's own; the others are shared by all programs.
+    pub fn is_of_step(self) -> bool {
+        matches!(self, Self::Tokens | Self::Positions | Self::Slots | Self::Selected)
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum LowerError {
     #[error(transparent)]

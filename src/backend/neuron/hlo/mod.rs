@@ -21,5 +21,6 @@ mod verify;
 pub use bucket::{BadBucket, Bucket, CachePlan, Family};
 pub use builder::BuildError;
 pub use lower::{Input, InputSource, LowerError, Lowered, Precision, lower, rotary_table};
+pub(super) use module::ALIAS_SUFFIX;
 pub use module::{ArrayShape, ElementType, Module, Shape};
 pub use verify::{Rule, Violation, verify};

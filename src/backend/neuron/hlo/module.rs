@@ -53,7 +53,7 @@ pub(super) const INPUT_NAME: &str = "neff_input_names";
 /// The names that the outputs are bound by, with commas between.
 pub(super) const OUTPUT_NAMES: &str = "neff_output_names";
 /// What the name of a parameter that is updated in place ends in; its output is named without.
-pub(super) const ALIAS_SUFFIX: &str = ".must_alias_input";
+pub(in super::super) const ALIAS_SUFFIX: &str = ".must_alias_input";
 
 /// What is computed, with its attributes.
 #[derive(Clone, Debug, PartialEq)]
@@ -287,6 +287,11 @@ impl ArrayShape {
     /// `None` if they are more than can be counted.
     pub fn elements(&self) -> Option<usize> {
         self.dimensions.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
+    }
+
+    /// What such an array takes, in bytes, if it can be counted.
+    pub fn bytes(&self) -> usize {
+        self.elements().unwrap_or(usize::MAX).saturating_mul(self.element.size())
     }
 }
 
