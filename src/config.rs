@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::{self, Display};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -97,7 +98,7 @@ settings! {
     adapter: String = String::new(), "PATH";
     /// The folder with one folder a model
     models_dir: String = "models".to_owned(), "DIR";
-    /// What runs it: cpu, or candle, the plain and slow reference
+    /// What runs it: cpu, neuron, or candle, the plain and slow reference
     backend: String = "cpu".to_owned(), "NAME";
     /// Requests that are written at the same time
     slots: usize = 4, "N";
@@ -107,13 +108,65 @@ settings! {
     max_step_tokens: usize = 256, "TOKENS";
     /// Requests that may wait for a slot; more are refused
     max_queued: usize = 128, "N";
-    /// A step that takes longer than this makes the server not ready
+    /// A step that takes longer than this makes the server not ready, and a NeuronCore lost
     stall_limit_seconds: u64 = 60, "SECONDS";
+    /// NeuronCores to run on, each with a replica of the model: neighbours, such as 0,1 or 2-5
+    cores: CoreList = CoreList::first(), "LIST";
+    /// The Neuron runtime library; found where its package puts it if it is not named
+    neuron_library: String = String::new(), "PATH";
+    /// The folder of programs that `mondai compile` wrote; the model's own if it is not named
+    neuron_programs: String = String::new(), "DIR";
 }
 
 impl ModelSettings {
     /// The model of whoever names none.
     pub const DEFAULT: &str = "smollm2-135m-quiz";
+}
+
+/// Neighbouring NeuronCores, as the machine numbers them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoreList(RangeInclusive<usize>);
+
+impl CoreList {
+    fn first() -> Self {
+        Self(0..=0)
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.end() - self.0.start() + 1
+    }
+}
+
+impl FromStr for CoreList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("{text:?}: expected neighbouring cores in their order, such as 0, 0,1 or 2-5");
+        let number = |text: &str| text.trim().parse::<u16>().map(usize::from).map_err(|_| wrong());
+        let mut cores: Option<(usize, usize)> = None;
+        for part in text.split(',') {
+            let (first, last) = match part.split_once('-') {
+                Some((first, last)) => (number(first)?, number(last)?),
+                None => (number(part)?, number(part)?),
+            };
+            let follows = cores.is_none_or(|(_, before)| first == before + 1);
+            if first > last || !follows {
+                return Err(wrong());
+            }
+            cores = Some((cores.map_or(first, |(begin, _)| begin), last));
+        }
+        cores.map(|(first, last)| Self(first..=last)).ok_or_else(wrong)
+    }
+}
+
+/// As the Neuron runtime reads it: `3`, or `3-5`.
+impl Display for CoreList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.start(), self.0.end()) {
+            (first, last) if first == last => write!(f, "{first}"),
+            (first, last) => write!(f, "{first}-{last}"),
+        }
+    }
 }
 
 settings! {
@@ -321,6 +374,17 @@ mod tests {
         check(None, &[], "port = 3", (3, "file mondai.toml"));
         check(None, &[], "port = '3'", (3, "file mondai.toml"));
         check(None, &[], "", (8080, "default"));
+    }
+
+    #[test]
+    fn cores_are_neighbours() {
+        let read = |text: &str| text.parse::<CoreList>().map(|cores| (cores.to_string(), cores.count()));
+        assert_eq!(read("3"), Ok(("3".to_owned(), 1)));
+        assert_eq!(read("0,1"), Ok(("0-1".to_owned(), 2)));
+        assert_eq!(read("2-4, 5"), Ok(("2-5".to_owned(), 4)));
+        for wrong in ["", "1,0", "0,2", "3-1", "a", "-1", "0,", "99999"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

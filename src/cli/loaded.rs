@@ -1,7 +1,10 @@
 //! A model, opened and ready to write: what `serve` and `generate` have in common.
 
-use super::chosen_library;
-use crate::backend::{self, OpenOptions, WeightsForm};
+use super::{chosen_library, neuron_environment};
+use crate::backend::{
+    self, NEURON, OpenOptions, WeightsForm,
+    neuron::{DeviceOptions, Patience},
+};
 use crate::config::{LibrarySettings, ModelSettings};
 use crate::engine::{Engine, EngineOptions};
 use crate::generation::Generator;
@@ -10,7 +13,7 @@ use crate::metrics::Metrics;
 use crate::model::{Model, QuizTexts};
 use crate::quiz::{PromptTemplates, QuizService};
 use anyhow::{Context, Result};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,20 +28,22 @@ impl Loaded {
     /// Opens the library, the model on its backend, and starts the engine. Takes as long as reading the
     /// weights does.
     pub(super) fn open(settings: &ModelSettings, library: &LibrarySettings) -> Result<Self> {
+        if settings.backend.value == NEURON {
+            neuron_environment::enter(&settings.cores)?;
+        }
         let began = Instant::now();
         let library = chosen_library(library)?;
         let name = &settings.model.value;
         let model = open_model(settings)?;
-        let options = OpenOptions {
-            slots: settings.slots.value,
-            context_len: settings.context_len.value,
-            max_step_tokens: settings.max_step_tokens.value,
-            weights: WeightsForm::Auto,
-        };
-        let backend = backend::open(&settings.backend.value, &model, &options)
+        let backend = backend::open(&settings.backend.value, &model, &open_options(settings))
             .with_context(|| format!("the model {name} cannot be run"))?;
 
-        let metrics = Arc::new(Metrics::new(&model.name));
+        let simulated = backend.limits().simulated;
+        let metrics = match simulated {
+            true => Metrics::simulated(&model.name),
+            false => Metrics::new(&model.name),
+        };
+        let metrics = Arc::new(metrics);
         let engine_options = EngineOptions {
             max_queued: settings.max_queued.value,
             max_step_tokens: settings.max_step_tokens.value,
@@ -62,6 +67,7 @@ impl Loaded {
             backend = limits.backend,
             slots = limits.slots,
             context_len = limits.context_len,
+            simulated,
             seconds = began.elapsed().as_secs_f64(),
             "the model is ready"
         );
@@ -80,4 +86,29 @@ pub(super) fn open_model(settings: &ModelSettings) -> Result<Model> {
             .with_adapter(Path::new(adapter))
             .with_context(|| format!("the adapter {adapter} cannot be merged into {name}")),
     }
+}
+
+/// What a backend is opened with.
+pub(super) fn open_options(settings: &ModelSettings) -> OpenOptions {
+    OpenOptions {
+        slots: settings.slots.value,
+        context_len: settings.context_len.value,
+        max_step_tokens: settings.max_step_tokens.value,
+        weights: WeightsForm::Auto,
+        device: DeviceOptions {
+            library: named(&settings.neuron_library.value),
+            programs: named(&settings.neuron_programs.value),
+            models_dir: settings.models_dir.value.clone().into(),
+            cores: settings.cores.value.count(),
+            patience: Patience {
+                step: Duration::from_secs(settings.stall_limit_seconds.value.max(1)),
+                ..Patience::default()
+            },
+        },
+    }
+}
+
+/// A path that a setting names, if it names one.
+fn named(path: &str) -> Option<PathBuf> {
+    (!path.is_empty()).then(|| path.into())
 }

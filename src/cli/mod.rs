@@ -5,16 +5,19 @@
 
 mod bench;
 mod compile;
+mod doctor;
 mod eval;
 mod generate;
 mod inspect;
 mod library;
 mod loaded;
 mod logs;
+mod neuron_environment;
 mod probe;
 mod pull;
 mod serve;
 
+use crate::backend::NEURON;
 use crate::config::{
     HttpSettings, LibraryFlags, LibrarySettings, LogFlags, LogSettings, ModelFlags, ModelSettings, Sources,
 };
@@ -49,6 +52,7 @@ enum Command {
     Bench(Box<bench::BenchVerb>),
     Library(library::LibraryVerb),
     Inspect(inspect::Inspect),
+    Doctor(doctor::Doctor),
     Compile(compile::Compile),
     Pull(PullArgs),
     Probe(probe::Probe),
@@ -76,6 +80,7 @@ impl Cli {
             Command::Bench(bench) => bench.run(),
             Command::Library(library) => library.run(),
             Command::Inspect(inspect) => inspect.run(),
+            Command::Doctor(doctor) => doctor.run(),
             Command::Compile(compile) => compile.run(),
             Command::Pull(PullArgs { pull, models_dir: dir }) => pull.run(&models_dir(dir)?),
             Command::Probe(probe) => probe.run(),
@@ -132,6 +137,10 @@ impl CommonFlags {
             log: LogSettings::resolve(self.log, &mut sources)?,
         };
         sources.finish()?;
+        if settings.model.backend.value == NEURON {
+            // Before anything is read that could not be read again.
+            neuron_environment::enter(&settings.model.cores)?;
+        }
         Ok(settings)
     }
 }

@@ -3,6 +3,7 @@
 use super::loaded::Loaded;
 use super::{CommonFlags, Settings, logs};
 use crate::config::{HttpFlags, LogFormat};
+use crate::engine::{Engine, EngineHealth};
 use crate::http::{AppState, HttpOptions, router};
 use anyhow::{Context, Result, bail};
 use axum::serve::ListenerExt;
@@ -69,9 +70,12 @@ async fn serve(loaded: Loaded, settings: &Settings) -> Result<()> {
         .with_context(|| format!("cannot listen on {}:{}", address.0, address.1))?;
     let url = format!("http://{}/", listener.local_addr()?);
     let model = loaded.generator.model_name();
+    let simulated = loaded.generator.engine().limits().simulated;
     match settings.log.log_format.value {
-        LogFormat::Plain => eprintln!("mondai serves {model} at {url}"),
-        LogFormat::Json => tracing::info!(model, url, "serving"),
+        LogFormat::Plain => {
+            eprintln!("mondai serves {model} at {url}{}", if simulated { " (simulated device)" } else { "" })
+        }
+        LogFormat::Json => tracing::info!(model, url, simulated, "serving"),
     }
 
     if let Some(library) = loaded.library {
@@ -99,6 +103,13 @@ async fn serve(loaded: Loaded, settings: &Settings) -> Result<()> {
 
     tokio::select! {
         ended = &mut server => bail!("the server ended by itself: {ended:?}"),
+        reason = lost(&engine) => {
+            // Those who wait hear of it; then whoever supervises the process starts it anew.
+            state.drain();
+            drop(stop_accepting);
+            let _ = tokio::time::timeout(LOST_GRACE, &mut server).await;
+            bail!("the backend is lost: {reason}");
+        }
         name = signals.next() => tracing::info!("{name}: finishing {} requests", loaded.metrics.http_in_flight()),
     }
     state.drain();
@@ -123,6 +134,20 @@ async fn serve(loaded: Loaded, settings: &Settings) -> Result<()> {
         Some(why) => {
             server.abort();
             bail!("{why}: {} requests were cut short", loaded.metrics.http_in_flight());
+        }
+    }
+}
+
+/// For answers that are on their way when the backend is lost.
+const LOST_GRACE: Duration = Duration::from_secs(5);
+
+/// Ends when the backend is lost for good; says why.
+async fn lost(engine: &Engine) -> String {
+    let mut looks = tokio::time::interval(Duration::from_millis(500));
+    loop {
+        looks.tick().await;
+        if let EngineHealth::Lost { reason } = engine.health() {
+            return reason;
         }
     }
 }

@@ -1,0 +1,90 @@
+//! What the Neuron runtime reads from the environment of its process, and only there.
+//!
+//! A process's own environment cannot be changed safely once it has threads, so the program starts itself anew
+//! with the variables set: the same process, the same arguments.
+
+use crate::config::{CoreList, Origin, Setting};
+use anyhow::{Context, Result, bail};
+use std::env;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Which cores a process claims. Without it, it claims every core of the machine.
+const VISIBLE_CORES: &str = "NEURON_RT_VISIBLE_CORES";
+
+/// Seconds after which the runtime gives an execution up; the name by which `neuron-monitor` shows the process; and
+/// that a core is one physical core, as programs are compiled, and not two, as Trn2 and Trn3 have it by themselves.
+/// Each only where nobody has set it.
+const DEFAULTS: [(&str, &str); 3] =
+    [("NEURON_RT_EXEC_TIMEOUT", "30"), ("NEURON_PROCESS_TAG", "mondai"), ("NEURON_LOGICAL_NC_CONFIG", "1")];
+
+/// Returns in a process whose environment is as the runtime needs it.
+///
+/// # Errors
+/// If the cores asked for are not those that the environment names, or the program cannot be started anew.
+pub(super) fn enter(cores: &Setting<CoreList>) -> Result<()> {
+    let missing = missing(cores, |variable| env::var(variable).ok())?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let program = env::current_exe().context("the program cannot be found to be started anew")?;
+    let error = Command::new(program).args(env::args_os().skip(1)).envs(missing).exec();
+    Err(error).context("the program cannot be started anew with the environment of the Neuron runtime")
+}
+
+fn missing(
+    cores: &Setting<CoreList>,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Vec<(&'static str, String)>> {
+    let mut missing = Vec::new();
+    match variable(VISIBLE_CORES) {
+        None => missing.push((VISIBLE_CORES, cores.value.to_string())),
+        // Whoever names none takes of those that the process has been given.
+        Some(_) if cores.origin == Origin::Default => {}
+        Some(visible) if visible.parse().is_ok_and(|visible: CoreList| visible == cores.value) => {}
+        Some(visible) => bail!(
+            "the cores {} ({}) are not those that this process may use: {VISIBLE_CORES} is {visible}; make them the same, or set one alone",
+            cores.value,
+            cores.origin,
+        ),
+    }
+    let unset = DEFAULTS.into_iter().filter(|(name, _)| variable(name).is_none());
+    missing.extend(unset.map(|(name, value)| (name, value.to_owned())));
+    Ok(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(cores: &str, origin: Origin, environment: &[(&str, &str)]) -> Result<String> {
+        let cores = Setting { value: cores.parse().expect("they are cores"), origin };
+        let variable = |name: &str| {
+            environment.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).to_owned())
+        };
+        let missing = missing(&cores, variable)?;
+        Ok(missing.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn what_is_missing_is_set_and_what_is_set_stays() {
+        assert_eq!(
+            check("0,1", Origin::Flag, &[]).expect("nothing is in the way"),
+            "NEURON_RT_VISIBLE_CORES=0-1 NEURON_RT_EXEC_TIMEOUT=30 NEURON_PROCESS_TAG=mondai NEURON_LOGICAL_NC_CONFIG=1"
+        );
+        let set = [
+            (VISIBLE_CORES, "0,1"),
+            ("NEURON_RT_EXEC_TIMEOUT", "600"),
+            ("NEURON_PROCESS_TAG", "quiz"),
+            ("NEURON_LOGICAL_NC_CONFIG", "1"),
+        ];
+        assert_eq!(check("0-1", Origin::Flag, &set).expect("they are the same"), "");
+        assert_eq!(check("0", Origin::Default, &set).expect("nobody asked for others"), "");
+    }
+
+    #[test]
+    fn cores_that_the_process_may_not_use_are_refused() {
+        let error = check("2", Origin::Flag, &[(VISIBLE_CORES, "0,1")]).expect_err("2 is not among them");
+        assert!(error.to_string().starts_with("the cores 2 (flag) are not those"), "{error}");
+    }
+}
