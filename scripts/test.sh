@@ -63,6 +63,9 @@ cargo test --locked --workspace --lib --bins
 step "The fake libnrt and its compiler"
 cargo test --locked --workspace --test abi
 
+step "A failing libnrt"
+cargo test --locked --workspace --test faults
+
 # Last, so that the log ends with the runner's own count.
 step "Tests through the public doors"
 cargo test --locked --workspace --test it

@@ -49,6 +49,10 @@ contract!(cpu_f32, super::open("cpu", "llama", super::WeightsForm::F32), toleran
 contract!(cpu_bf16, super::open("cpu", "qwen2", super::WeightsForm::Stored), tolerance = 0.0);
 contract!(cpu_stored, super::open("cpu", "gguf-Q4_1.gguf", super::WeightsForm::Stored), tolerance = 0.0);
 
+// On XLA, where programs of other shapes may sum in other orders.
+contract!(neuron_f32, crate::neuron::contract_subject(1), tolerance = 1e-4);
+contract!(neuron_two_cores, crate::neuron::contract_subject(2), tolerance = 1e-4);
+
 fn scripted() -> Box<dyn Backend> {
     Box::new(ScriptedBackend::new(ScriptedBackend::small_limits()))
 }
@@ -57,7 +61,8 @@ fn scripted() -> Box<dyn Backend> {
 fn open(backend: &str, name: &str, weights: WeightsForm) -> Box<dyn Backend> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden").join(name);
     let model = Model::open(path.to_str().expect("the repository's path is UTF-8"), Path::new("models"));
-    let options = OpenOptions { slots: 4, context_len: 96, max_step_tokens: 64, weights };
+    let options =
+        OpenOptions { slots: 4, context_len: 96, max_step_tokens: 64, weights, ..OpenOptions::default() };
     backend::open(backend, &model.expect("the fixture is sound"), &options).expect("the model opens")
 }
 

@@ -2,7 +2,7 @@
 //! every metric must drop where it should and stay where it should.
 
 use crate::default_model::MODEL;
-use mondai::backend::{self, OpenOptions, WeightsForm};
+use mondai::backend::{self, OpenOptions};
 use mondai::engine::{Engine, EngineOptions};
 use mondai::eval::{Candidate, EvalSet, Metric, Passage, Reader, Reading, Scores, Seen, score};
 use mondai::generation::Generator;
@@ -112,7 +112,7 @@ fn each_corruption_shows_in_its_own_metric() {
 /// The metrics that rest on a reader, with a real one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_misses_swapped_answers_and_contexts() {
-    let options = OpenOptions { slots: 4, context_len: 0, max_step_tokens: 256, weights: WeightsForm::Auto };
+    let options = OpenOptions { slots: 4, ..OpenOptions::default() };
     let backend = backend::open("cpu", &MODEL, &options).unwrap();
     let engine = Engine::start(backend, EngineOptions::default(), Arc::new(Metrics::new(&MODEL.name)));
     let reader = Reader::new(Generator::new(&MODEL, engine).unwrap());

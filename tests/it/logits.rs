@@ -44,7 +44,10 @@ pub(crate) struct Runner {
 
 impl Runner {
     pub(crate) fn open(backend: &str, model: &Model, slots: usize, weights: WeightsForm) -> Self {
-        let backend = backend::open(backend, model, &options(slots, weights)).unwrap();
+        Self::new(backend::open(backend, model, &options(slots, weights)).unwrap())
+    }
+
+    pub(crate) fn new(backend: Box<dyn Backend>) -> Self {
         let logits = Logits::new(backend.limits().vocab_size);
         Self { backend, logits }
     }
@@ -71,8 +74,12 @@ pub(crate) fn check_golden(model: &Model, name: &str) {
 }
 
 fn check_golden_of(backend: &str, model: &Model, name: &str) {
-    let golden = golden(name);
     let mut runner = Runner::open(backend, model, 1, WeightsForm::F32);
+    check_golden_on(&mut runner, &format!("{backend}, {name}"), name);
+}
+
+pub(crate) fn check_golden_on(runner: &mut Runner, subject: &str, name: &str) {
+    let golden = golden(name);
     let mut worst = 0.0f32;
     for Case { prompt, probes, greedy } in &golden.cases {
         runner.run(&[(0, 0, prompt)]);
@@ -82,7 +89,7 @@ fn check_golden_of(backend: &str, model: &Model, name: &str) {
                 worst = worst.max((runner.logits.row(*position)[id] - logit).abs());
             }
         }
-        assert!(worst <= TOLERANCE, "{backend}, {name}: a logit is {worst} away, more than {TOLERANCE}");
+        assert!(worst <= TOLERANCE, "{subject}: a logit is {worst} away, more than {TOLERANCE}");
 
         let mut generated = vec![argmax(runner.logits.row(prompt.len() - 1))];
         while generated.len() < greedy.len() {
@@ -91,9 +98,9 @@ fn check_golden_of(backend: &str, model: &Model, name: &str) {
             generated.push(argmax(runner.logits.row(0)));
         }
         assert_eq!(greedy.len(), 64);
-        assert_eq!(&generated, greedy, "{backend}, {name}: greedy tokens after {prompt:?}");
+        assert_eq!(&generated, greedy, "{subject}: greedy tokens after {prompt:?}");
     }
-    eprintln!("{backend}, {name}: the farthest logit is {worst:e} away");
+    eprintln!("{subject}: the farthest logit is {worst:e} away");
 }
 
 fn argmax(logits: &[f32]) -> u32 {

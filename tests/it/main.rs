@@ -15,6 +15,7 @@ mod http;
 mod library;
 mod logits;
 mod models;
+mod neuron;
 mod page;
 mod quiz;
 mod rounding;

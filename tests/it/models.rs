@@ -19,7 +19,7 @@ pub(crate) fn fixture(name: &str) -> Model {
 pub(crate) const BACKENDS: [&str; 2] = ["candle", "cpu"];
 
 pub(crate) fn options(slots: usize, weights: WeightsForm) -> OpenOptions {
-    OpenOptions { slots, context_len: 0, max_step_tokens: 256, weights }
+    OpenOptions { slots, weights, ..OpenOptions::default() }
 }
 
 fn open_error(spec: &Path) -> ModelError {

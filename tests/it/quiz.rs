@@ -2,7 +2,7 @@
 
 use crate::default_model::QUIZ_MODEL;
 use futures_util::StreamExt;
-use mondai::backend::{self, OpenOptions, WeightsForm};
+use mondai::backend::{self, OpenOptions};
 use mondai::engine::{Engine, EngineOptions};
 use mondai::generation::Generator;
 use mondai::metrics::Metrics;
@@ -58,8 +58,7 @@ fn passages() -> Vec<Passage> {
 }
 
 fn service() -> QuizService {
-    let options =
-        OpenOptions { slots: AT_ONCE, context_len: 0, max_step_tokens: 256, weights: WeightsForm::Auto };
+    let options = OpenOptions { slots: AT_ONCE, ..OpenOptions::default() };
     let backend = backend::open("cpu", &QUIZ_MODEL, &options).unwrap();
     let metrics = Arc::new(Metrics::new(&QUIZ_MODEL.name));
     let engine = Engine::start(backend, EngineOptions::default(), Arc::clone(&metrics));

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use mondai::backend::{self, OpenOptions, WeightsForm};
+use mondai::backend::{self, OpenOptions};
 use mondai::engine::{Engine, EngineOptions};
 use mondai::generation::Generator;
 use mondai::http::{AppState, router};
@@ -21,8 +21,7 @@ const SOURCE: &str = "The Moon is Earth's only natural satellite. It orbits Eart
     so its sky is always black. Its gravity is about one sixth of that on Earth.";
 
 fn start() -> Router {
-    let options =
-        OpenOptions { slots: 2, context_len: 2048, max_step_tokens: 256, weights: WeightsForm::Auto };
+    let options = OpenOptions { slots: 2, context_len: 2048, ..OpenOptions::default() };
     let backend = backend::open("cpu", &MODEL, &options).unwrap();
     let metrics = Arc::new(Metrics::new(NAME));
     let engine = Engine::start(backend, EngineOptions::default(), Arc::clone(&metrics));

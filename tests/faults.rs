@@ -1,0 +1,421 @@
+//! Every call of the Neuron runtime library, failing in every way, at the start, in a request and at the end: what
+//! the server makes of it, as one table.
+//!
+//! A binary of its own: a process can initialise the library once, and these want it fresh each time.
+
+#![allow(unsafe_code)] // the fake's functions are C's
+
+use libloading::os::unix::{Library, Symbol};
+use mondai::backend::neuron::compile::{CompileOptions, compile};
+use mondai::backend::neuron::hlo::Precision;
+use mondai::backend::neuron::neuronx_cc::NeuronxCc;
+use mondai::backend::neuron::programs::ProgramOptions;
+use mondai::backend::neuron::{DeviceOptions, Patience, Target};
+use mondai::backend::{self, Backend, BackendError, NEURON, OpenOptions};
+use mondai::engine::{
+    Engine, EngineError, EngineHealth, EngineOptions, SequenceRequest, TokenEvent, TokenStream,
+};
+use mondai::metrics::Metrics;
+use mondai::model::Model;
+use mondai::sampling::SamplingParams;
+use serde_json::Value;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+use std::ffi::{CString, c_char};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// The functions of the library that the backend calls.
+const FUNCTIONS: [&str; 20] = [
+    "nrt_init",
+    "nrt_close",
+    "nrt_get_version",
+    "nrt_get_instance_info",
+    "nrt_get_visible_vnc_count",
+    "nrt_get_vnc_memory_stats",
+    "nrt_load",
+    "nrt_unload",
+    "nrt_get_model_tensor_info",
+    "nrt_free_model_tensor_info",
+    "nrt_tensor_allocate",
+    "nrt_tensor_free",
+    "nrt_tensor_read",
+    "nrt_tensor_write",
+    "nrt_tensor_copy",
+    "nrt_tensor_memset",
+    "nrt_allocate_tensor_set",
+    "nrt_destroy_tensor_set",
+    "nrt_add_tensor_to_tensor_set",
+    "nrt_execute",
+];
+
+/// Every status of the header, and one that it does not know.
+const STATUSES: [i32; 28] = [
+    1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 13, 14, 15, 101, 1002, 1003, 1004, 1005, 1006, 1100, 1200, 1201, 1202,
+    1203, 1204, 1205, 1206, 4711,
+];
+
+/// The fake, by the functions that no other library has.
+struct Fake {
+    report: Symbol<unsafe extern "C" fn(*mut u8, usize) -> usize>,
+    inject: Symbol<unsafe extern "C" fn(*const c_char) -> i32>,
+    reset: Symbol<unsafe extern "C" fn()>,
+    _library: Library,
+}
+
+impl Fake {
+    fn open(path: &Path) -> Self {
+        // SAFETY: the fake's own page says what these functions take.
+        unsafe {
+            let library = Library::open(Some(path), libloading::os::unix::RTLD_NOW).expect("it was built");
+            Self {
+                report: library.get(b"fake_nrt_report").expect("it is the fake"),
+                inject: library.get(b"fake_nrt_inject").expect("it is the fake"),
+                reset: library.get(b"fake_nrt_reset").expect("it is the fake"),
+                _library: library,
+            }
+        }
+    }
+
+    fn inject(&self, faults: &str) {
+        let faults = CString::new(faults).expect("it has no zero");
+        // SAFETY: the text ends with a zero.
+        assert_eq!(unsafe { (self.inject)(faults.as_ptr()) }, 0);
+    }
+
+    fn reset(&self) {
+        // SAFETY: it takes nothing.
+        unsafe { (self.reset)() }
+    }
+
+    fn report(&self) -> Value {
+        let mut bytes = vec![0; 1 << 16];
+        // SAFETY: the buffer has as many bytes as is said.
+        let len = unsafe { (self.report)(bytes.as_mut_ptr(), bytes.len()) };
+        serde_json::from_slice(&bytes[..len]).expect("a report is JSON")
+    }
+}
+
+struct Subject {
+    model: Model,
+    folder: TempDir,
+    library: PathBuf,
+    fake: Fake,
+    /// What a request comes to when nothing is wrong.
+    expected: Vec<u32>,
+    runtime: tokio::runtime::Runtime,
+    patience: Cell<Patience>,
+    cores: Cell<usize>,
+    /// With no core in use.
+    core_threads: usize,
+}
+
+/// Threads of cores, and those that XLA has begun from one, which inherit its name.
+fn core_threads() -> usize {
+    let tasks = fs::read_dir("/proc/self/task").expect("there are threads").flatten();
+    let of_core = |task: &fs::DirEntry| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("neuron-core"))
+    };
+    tasks.filter(of_core).count()
+}
+
+/// What came of a request.
+#[derive(Debug, PartialEq)]
+enum Reply {
+    Good,
+    Failed(String),
+    Lost(String),
+}
+
+impl Subject {
+    fn new() -> Self {
+        let built = |name: &str| {
+            let path = Path::new(env!("CARGO_BIN_EXE_mondai")).with_file_name(name);
+            assert!(path.exists(), "{} is missing; scripts/test.sh builds it", path.display());
+            path
+        };
+        assert!(
+            std::env::var_os("FAKE_NRT_PJRT").is_some(),
+            "FAKE_NRT_PJRT is not set; scripts/test.sh sets it"
+        );
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let path = root.join("tests/fixtures/golden/llama");
+        let model = Model::open(path.to_str().expect("it is UTF-8"), root).expect("the fixture is sound");
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let buckets = vec!["1x1x64".parse().expect("it is a bucket")];
+        let programs = ProgramOptions { slots: 2, context_len: 64, buckets, precision: Precision::F32 };
+        let compiler =
+            NeuronxCc::find(Some((&built("neuronx-cc"), "the test".to_owned()))).expect("it is there");
+        let options = CompileOptions { programs, target: Target::Inf2, jobs: 1 };
+        compile(&model, &options, &compiler, folder.path(), &AtomicBool::new(false), &|_, _| {})
+            .expect("the program compiles");
+        let library = built("libfake_nrt.so");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("it starts");
+        let fake = Fake::open(&library);
+        let mut subject = Self {
+            model,
+            folder,
+            library,
+            fake,
+            expected: Vec::new(),
+            runtime,
+            patience: Cell::default(),
+            cores: Cell::new(1),
+            core_threads: 0,
+        };
+        subject.fake.reset();
+        let engine = subject.start().expect("nothing is wrong");
+        let (tokens, reply) = subject.request(&engine, 0);
+        assert_eq!((tokens.len(), reply), (6, Reply::Good));
+        subject.expected = tokens;
+        drop(engine);
+        subject.assert_nothing_is_left();
+        subject.core_threads = core_threads();
+        subject
+    }
+
+    fn open(&self) -> Result<Box<dyn Backend>, BackendError> {
+        let device = DeviceOptions {
+            library: Some(self.library.clone()),
+            programs: Some(self.folder.path().to_owned()),
+            patience: self.patience.get(),
+            cores: self.cores.get(),
+            ..DeviceOptions::default()
+        };
+        backend::open(NEURON, &self.model, &OpenOptions { device, ..OpenOptions::default() })
+    }
+
+    fn start(&self) -> Result<Engine, BackendError> {
+        let backend = self.open()?;
+        Ok(Engine::start(backend, EngineOptions::default(), Arc::new(Metrics::simulated("fake"))))
+    }
+
+    /// Six greedy tokens after a prompt of its own.
+    fn prompt(&self, salt: u32) -> SequenceRequest {
+        SequenceRequest {
+            prompt: (0..20).map(|idx| (idx * 7 + salt) % 96).collect(),
+            max_new_tokens: 6,
+            sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+            grammar: None,
+            given: Vec::new(),
+            stop_tokens: Vec::new(),
+        }
+    }
+
+    fn request(&self, engine: &Engine, salt: u32) -> (Vec<u32>, Reply) {
+        match engine.submit(self.prompt(salt)) {
+            Ok(stream) => self.read(stream),
+            Err(error) => (Vec::new(), Reply::Lost(error.to_string())),
+        }
+    }
+
+    fn read(&self, mut stream: TokenStream) -> (Vec<u32>, Reply) {
+        let mut tokens = Vec::new();
+        loop {
+            match self.runtime.block_on(stream.next()).expect("a stream ends with an end") {
+                TokenEvent::Tokens(new) => tokens.extend(new.iter().map(|new| new.token)),
+                TokenEvent::Finished(_) => return (tokens, Reply::Good),
+                TokenEvent::Failed(error @ EngineError::BackendLost { .. }) => {
+                    return (tokens, Reply::Lost(error.to_string()));
+                }
+                TokenEvent::Failed(error) => return (tokens, Reply::Failed(error.to_string())),
+            }
+        }
+    }
+
+    /// A call that hangs returns, and its thread frees what it has before the next moment begins.
+    fn let_hanging_calls_end(&self) {
+        self.fake.reset();
+        let waits = Instant::now();
+        while core_threads() > self.core_threads {
+            assert!(waits.elapsed() < Duration::from_secs(30), "a core's thread does not end");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    #[track_caller]
+    fn assert_nothing_is_left(&self) {
+        let report = self.fake.report();
+        let live = report["live"].as_object().expect("it says what is alive");
+        assert!(live.values().all(|count| count == 0), "{report:#}");
+        assert_eq!(report["violation_count"], 0, "{report:#}");
+    }
+
+    fn at_start(&self, function: &str, action: &str) -> &'static str {
+        self.fake.inject(&format!("{function}@1={action}"));
+        let opened = self.start();
+        let outcome = match &opened {
+            Err(error) => {
+                let text = chain(error);
+                let named = text.contains(function) || action == "hang" && text.contains("has not answered");
+                let status = action == "hang" || text.contains(action);
+                assert!(named && status, "{function} {action}: {text}");
+                "refused"
+            }
+            Ok(engine) => {
+                // A call that opening does not make fails at no start.
+                self.fake.inject("");
+                assert_eq!(
+                    self.request(engine, 0),
+                    (self.expected.clone(), Reply::Good),
+                    "{function} {action}"
+                );
+                "goes on"
+            }
+        };
+        drop(opened);
+        outcome
+    }
+
+    fn in_a_request(&self, function: &str, action: &str) -> &'static str {
+        let engine = self.start().expect("nothing is wrong yet");
+        assert_eq!(self.request(&engine, 0).1, Reply::Good);
+        // The second call is past a request's first token for whatever a step calls once.
+        self.fake.inject(&format!("{function}@2={action}"));
+        let (tokens, reply) = self.request(&engine, 0);
+        let ready = engine.health() == EngineHealth::Ready;
+        let outcome = match &reply {
+            Reply::Good => {
+                assert!(ready && tokens == self.expected, "{function} {action}");
+                "goes on"
+            }
+            Reply::Failed(text) => {
+                assert!(ready && text.contains(function), "{function} {action}: {text}");
+                // Those who come after it find everything as it was.
+                assert_eq!(
+                    self.request(&engine, 0),
+                    (self.expected.clone(), Reply::Good),
+                    "{function} {action}"
+                );
+                "the request fails"
+            }
+            Reply::Lost(text) => {
+                let named = text.contains(function) || action == "hang" && text.contains("has not answered");
+                assert!(!ready && named, "{function} {action}: {text}");
+                "the device is lost"
+            }
+        };
+        drop(engine);
+        outcome
+    }
+
+    fn at_the_end(&self, function: &str, action: &str) -> &'static str {
+        let engine = self.start().expect("nothing is wrong yet");
+        assert_eq!(self.request(&engine, 0).1, Reply::Good);
+        self.fake.inject(&format!("{function}@1={action}"));
+        drop(engine);
+        "goes on"
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+#[test]
+fn what_a_failing_library_costs() {
+    let subject = Subject::new();
+    what_a_lost_core_costs_the_other(&subject);
+    what_a_thousand_requests_leave(&subject);
+    let mut table = String::new();
+    type Moment = fn(&Subject, &str, &str) -> &'static str;
+    let moments: [(&str, Moment); 3] =
+        [("start", Subject::at_start), ("request", Subject::in_a_request), ("end", Subject::at_the_end)];
+    for function in FUNCTIONS {
+        for (name, moment) in moments {
+            let mut outcomes: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+            let actions = STATUSES.map(|status| status.to_string()).into_iter().chain(["hang".to_owned()]);
+            for action in actions {
+                subject.fake.reset();
+                if action == "hang" {
+                    let short = Duration::from_millis(600);
+                    let opening = if name == "start" { short } else { Patience::default().opening };
+                    subject.patience.set(Patience { opening, step: short, closing: short });
+                }
+                let outcome = moment(&subject, function, &action);
+                if action != "hang" {
+                    subject.assert_nothing_is_left();
+                }
+                outcomes.entry(outcome).or_default().push(action);
+            }
+            subject.patience.set(Patience::default());
+            subject.let_hanging_calls_end();
+            for (outcome, actions) in outcomes {
+                let all = actions.len() == STATUSES.len() + 1;
+                let actions = if all { "whatever it is".to_owned() } else { actions.join(" ") };
+                writeln!(table, "{function:<29} {name:<8} {outcome:<18} {actions}").expect("a text takes it");
+            }
+        }
+    }
+    eprintln!("{table}");
+    insta::assert_snapshot!(table);
+}
+
+/// Nothing: no handle, and no memory.
+fn what_a_thousand_requests_leave(subject: &Subject) {
+    subject.fake.reset();
+    let engine = subject.start().expect("nothing is wrong");
+    let resident = || {
+        let status = fs::read_to_string("/proc/self/status").expect("the system tells");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it has this line");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("it is a number")
+    };
+    let mut after_a_hundred = 0;
+    for idx in 0..1000 {
+        if idx == 100 {
+            after_a_hundred = resident();
+        }
+        assert_eq!(subject.request(&engine, idx % 7).1, Reply::Good);
+    }
+    let grown = resident().saturating_sub(after_a_hundred);
+    eprintln!("900 requests: {grown} KiB more than {after_a_hundred}");
+    assert!(grown < 4096, "900 requests took {grown} KiB and kept them");
+    drop(engine);
+    subject.assert_nothing_is_left();
+}
+
+/// Two cores with two slots each, and one of them fails for good while both have a request: the other's is finished,
+/// the engine stays ready, and those who come later are served by the core that is left.
+fn what_a_lost_core_costs_the_other(subject: &Subject) {
+    for action in ["101", "5", "hang"] {
+        subject.fake.reset();
+        subject.cores.set(2);
+        if action == "hang" {
+            let step = Duration::from_secs(1);
+            subject.patience.set(Patience { step, closing: step, ..Patience::default() });
+        }
+        let engine = subject.start().expect("nothing is wrong yet");
+        subject.fake.inject(&format!("nrt_execute@7={action}"));
+        let streams: Vec<_> =
+            (0..2).map(|salt| engine.submit(subject.prompt(salt)).expect("there is room")).collect();
+        let replies: Vec<_> = streams.into_iter().map(|stream| subject.read(stream).1).collect();
+        let failed: Vec<_> = replies.iter().filter(|reply| **reply != Reply::Good).collect();
+        assert!(
+            matches!(failed[..], [Reply::Failed(text)] if text.contains("of this process")),
+            "{action}: {replies:?}"
+        );
+        assert_eq!(engine.health(), EngineHealth::Ready, "{action}");
+        for _ in 0..4 {
+            assert_eq!(subject.request(&engine, 0), (subject.expected.clone(), Reply::Good), "{action}");
+        }
+        drop(engine);
+        match action {
+            "hang" => subject.let_hanging_calls_end(),
+            _ => subject.assert_nothing_is_left(),
+        }
+    }
+    subject.cores.set(1);
+    subject.patience.set(Patience::default());
+}
