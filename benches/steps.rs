@@ -5,7 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "a table for whoever runs it")]
 
-use mondai::backend::{self, Backend, Logits, OpenOptions, Row, Slot};
+use mondai::backend::{self, Backend, Logits, OpenOptions, OrtOptions, Row, Slot};
 use mondai::model::{Model, Node};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -29,6 +29,7 @@ impl Subject {
             slots: 16,
             context_len: 1024,
             max_step_tokens: MAX_STEP_TOKENS,
+            ort: OrtOptions { library: std::env::var_os("ORT_DYLIB_PATH").map(Into::into), provider: None },
             ..OpenOptions::default()
         };
         let begun = Instant::now();

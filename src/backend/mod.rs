@@ -8,8 +8,13 @@
 pub mod candle;
 pub mod cpu;
 pub mod neuron;
+pub mod ort;
+mod protobuf;
 mod rules;
 pub mod scripted;
+mod stored;
+
+pub use ort::OrtOptions;
 
 use crate::model::Model;
 use crate::text::TokenId;
@@ -26,9 +31,10 @@ pub fn open(name: &str, model: &Model, options: &OpenOptions) -> Result<Box<dyn 
     match name {
         candle::NAME => Ok(Box::new(candle::CandleBackend::open(model, options)?)),
         cpu::NAME => Ok(Box::new(cpu::CpuBackend::open(model, options)?)),
+        ort::NAME => Ok(Box::new(ort::OrtBackend::open(model, options)?)),
         NEURON => Ok(Box::new(neuron::device::NeuronBackend::open(model, options)?)),
         _ => {
-            let known = [cpu::NAME, candle::NAME, NEURON].join(", ");
+            let known = [cpu::NAME, candle::NAME, ort::NAME, NEURON].join(", ");
             Err(BackendError::UnknownName { name: name.to_owned(), known })
         }
     }
@@ -44,6 +50,8 @@ pub struct OpenOptions {
     /// Tokens one step may have, over all its rows.
     pub max_step_tokens: usize,
     pub weights: WeightsForm,
+    /// What the `ort` backend needs, and no other.
+    pub ort: OrtOptions,
     /// Of the neuron backend alone.
     pub device: neuron::DeviceOptions,
 }
@@ -55,6 +63,7 @@ impl Default for OpenOptions {
             context_len: 0,
             max_step_tokens: 256,
             weights: WeightsForm::Auto,
+            ort: OrtOptions::default(),
             device: neuron::DeviceOptions::default(),
         }
     }

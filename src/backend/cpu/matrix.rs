@@ -7,9 +7,9 @@ use super::{
     pack::{Integers, Layout, Packer},
     packed::PackedMemory,
     pool::Pool,
-    stored::{self, WeightBlock},
     view::{View, ViewMut},
 };
+use crate::backend::stored::{self, WeightBlock};
 use crate::model::{StoredTensor, TensorType};
 use half::f16;
 use std::borrow::Cow;

@@ -13,7 +13,7 @@
 //! | --- | --- |
 //! | `lower.rs`, `plan.rs` | from the graph to stages, and how a step runs through them |
 //! | `project.rs`, `attention.rs` | the two stages that are more than a loop over rows |
-//! | `matrix.rs`, `stored.rs`, `pack.rs`, `packed.rs` | weights, from the file's blocks to panels in huge pages |
+//! | `matrix.rs`, `pack.rs`, `packed.rs` | weights, from the file's blocks to panels in huge pages |
 //! | `cache.rs`, `rotary.rs`, `batch.rs` | what a step reads beside them |
 //! | `pool.rs`, `view.rs` | threads, and matrices that they share out |
 //! | `kernels/` | the loops, for each instruction set |
@@ -30,7 +30,6 @@ mod plan;
 mod pool;
 mod project;
 mod rotary;
-mod stored;
 mod view;
 
 use super::{Backend, BackendError, Limits, Logits, OpenOptions, Row, Slot, WeightsForm, rules};

@@ -4,9 +4,9 @@ use super::{
     kernels::{BLOCK_LEN, LANES},
     packed::{PackedBytes, PackedMemory},
     pool::Pool,
-    stored::WeightBlock,
     view::ViewMut,
 };
+use crate::backend::stored::WeightBlock;
 
 /// Integer weights, laid out as [`IntegerProduct`](super::kernels::IntegerProduct) says.
 pub(super) struct Integers<E> {

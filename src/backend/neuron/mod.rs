@@ -30,4 +30,4 @@ mod values;
 mod worker;
 
 pub use device::{DeviceOptions, Patience};
-pub use target::{LNC, Target};
+pub use target::{LNC, Target, UnknownTarget};

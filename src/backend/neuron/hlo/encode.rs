@@ -3,13 +3,10 @@
 //! Numbers are the fields' of `xla/service/hlo.proto` and `xla/xla_data.proto`. There is nothing in the
 //! bytes but the module: no time, no path, and maps in the order of their keys.
 
-use super::{
-    module::{
-        Alias, ArrayShape, Computation, ElementType, Instruction, Module, Operation, ProgramShape, Scalar,
-        Shape,
-    },
-    proto::Message,
+use super::module::{
+    Alias, ArrayShape, Computation, ElementType, Instruction, Module, Operation, ProgramShape, Scalar, Shape,
 };
+use crate::backend::protobuf::Message;
 
 impl Module {
     /// The serialised `HloModuleProto`; the same module is always the same bytes.

@@ -1,8 +1,7 @@
 //! The third lowering: a model's graph as HLO, XLA's intermediate language, one module a bucket.
 //!
 //! A module is what `neuronx-cc` makes a device's program of, and what XLA runs on a CPU unchanged. Read in
-//! this order: `proto` the encoding, `module` what a module is and `encode` its bytes, `infer` the shapes,
-//! `builder`, [`verify()`] the rules, `bucket` the shapes a model is compiled for, and [`lower()`].
+//! this order: `module` what a module is and `encode` its bytes, `infer` the shapes, `builder`, [`verify()`] the rules, `bucket` the shapes a model is compiled for, and [`lower()`].
 //!
 //! Pure: values in, bytes out. Uses `model`. Absent: files, processes, devices, and the weights' own numbers,
 //! which are parameters of a module and no part of it.
@@ -14,7 +13,6 @@ mod encode;
 mod infer;
 mod lower;
 mod module;
-mod proto;
 mod ranges;
 mod verify;
 

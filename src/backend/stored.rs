@@ -7,12 +7,12 @@ use half::f16;
 
 /// 32 neighbouring weights of a row.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct WeightBlock {
-    pub(super) quants: [u8; 32],
+pub(in crate::backend) struct WeightBlock {
+    pub(in crate::backend) quants: [u8; 32],
     /// Of the first and the last sixteen; most types have one for both.
-    pub(super) scales: [f32; 2],
+    pub(in crate::backend) scales: [f32; 2],
     /// What a quant of 0 stands for; 0 in types with a bias instead.
-    pub(super) minimum: f32,
+    pub(in crate::backend) minimum: f32,
 }
 
 fn half_at(block: &[u8], at: usize) -> f32 {
@@ -39,26 +39,26 @@ fn five_bits(fifth_bits: &[u8], bytes: &[u8]) -> [u8; 32] {
     quants
 }
 
-pub(super) fn q4_0(block: &[u8]) -> WeightBlock {
+pub(in crate::backend) fn q4_0(block: &[u8]) -> WeightBlock {
     WeightBlock { quants: nibbles(&block[2..]), scales: [half_at(block, 0); 2], minimum: 0.0 }
 }
 
-pub(super) fn q4_1(block: &[u8]) -> WeightBlock {
+pub(in crate::backend) fn q4_1(block: &[u8]) -> WeightBlock {
     WeightBlock { quants: nibbles(&block[4..]), scales: [half_at(block, 0); 2], minimum: half_at(block, 2) }
 }
 
-pub(super) fn q5_0(block: &[u8]) -> WeightBlock {
+pub(in crate::backend) fn q5_0(block: &[u8]) -> WeightBlock {
     let quants = five_bits(&block[2..6], &block[6..]);
     let scale = half_at(block, 0);
     WeightBlock { quants, scales: [scale; 2], minimum: -16.0 * scale }
 }
 
-pub(super) fn q5_1(block: &[u8]) -> WeightBlock {
+pub(in crate::backend) fn q5_1(block: &[u8]) -> WeightBlock {
     let quants = five_bits(&block[4..8], &block[8..]);
     WeightBlock { quants, scales: [half_at(block, 0); 2], minimum: half_at(block, 2) }
 }
 
-pub(super) fn q8_0(block: &[u8]) -> WeightBlock {
+pub(in crate::backend) fn q8_0(block: &[u8]) -> WeightBlock {
     let mut quants = [0; 32];
     for (quant, &byte) in quants.iter_mut().zip(&block[2..34]) {
         // -128..=127 becomes 0..=255.
@@ -68,7 +68,7 @@ pub(super) fn q8_0(block: &[u8]) -> WeightBlock {
 }
 
 /// The `nth` 32 of a block of 256.
-pub(super) fn q4_k(block: &[u8], nth: usize) -> WeightBlock {
+pub(in crate::backend) fn q4_k(block: &[u8], nth: usize) -> WeightBlock {
     let bytes = &block[16 + 32 * (nth / 2)..][..32];
     let mut quants = [0; 32];
     for (quant, byte) in quants.iter_mut().zip(bytes) {
@@ -77,7 +77,7 @@ pub(super) fn q4_k(block: &[u8], nth: usize) -> WeightBlock {
     with_six_bit_scale(block, nth, quants)
 }
 
-pub(super) fn q5_k(block: &[u8], nth: usize) -> WeightBlock {
+pub(in crate::backend) fn q5_k(block: &[u8], nth: usize) -> WeightBlock {
     let (fifth_bits, bytes) = (&block[16..48], &block[48 + 32 * (nth / 2)..][..32]);
     let mut quants = [0; 32];
     for (idx, quant) in quants.iter_mut().enumerate() {
@@ -86,7 +86,7 @@ pub(super) fn q5_k(block: &[u8], nth: usize) -> WeightBlock {
     with_six_bit_scale(block, nth, quants)
 }
 
-pub(super) fn q6_k(block: &[u8], nth: usize) -> WeightBlock {
+pub(in crate::backend) fn q6_k(block: &[u8], nth: usize) -> WeightBlock {
     // Two halves of 128; in each, four runs of 32 share the bytes of their bits.
     let (half, run) = (nth / 4, nth % 4);
     let low_bits = &block[64 * half + 32 * (run % 2)..][..32];

@@ -1,0 +1,169 @@
+//! Models on ONNX Runtime: the graph as an ONNX model, and a library that runs it.
+//!
+//! Opening a model writes it to a folder that is gone when this returns, on a file system where a mapped file
+//! outlives its name; ONNX Runtime maps the weights from there. In [`Form::Portable`] nothing is rounded, and
+//! it is the reference (`candle/`) to the order of its sums.
+//!
+//! | file | what it is for |
+//! | --- | --- |
+//! | `onnx/` | from the graph to the files of an ONNX model |
+//! | `library.rs` | loading ONNX Runtime |
+//! | `provider.rs`, `threads.rs` | what it is to compute on |
+//! | `session.rs` | a model in it, and the memory it runs on |
+//! | `cache.rs`, `step.rs` | that memory: keys and values, and what a step reads beside them |
+
+mod cache;
+mod library;
+pub mod onnx;
+mod provider;
+mod session;
+mod step;
+mod threads;
+
+use super::{Backend, BackendError, Limits, Logits, OpenOptions, Row, Slot, WeightsForm, rules};
+use crate::model::{Model, Node};
+use cache::KvCache;
+use onnx::{Form, MODEL_FILE};
+use session::{Session, SessionPlan};
+use std::path::PathBuf;
+use step::Inputs;
+
+pub(super) const NAME: &str = "ort";
+
+/// Which ONNX Runtime is to run a model, and on what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OrtOptions {
+    /// The library, `libonnxruntime.so`; a process can load one.
+    pub library: Option<PathBuf>,
+    /// An execution provider that the library has, `CUDA` or `CUDAExecutionProvider`; `None` for the CPU. One that
+    /// has memory of its own is slow: the cache is in the CPU's, and goes to and fro with each step.
+    pub provider: Option<String>,
+}
+
+/// There is no room for the files of a model.
+#[derive(Debug, thiserror::Error)]
+#[error("the model's files cannot be kept in {folder} while it is opened; TMPDIR can name another folder")]
+struct NoScratch {
+    folder: PathBuf,
+    #[source]
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl NoScratch {
+    fn new(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self { folder: std::env::temp_dir(), source: source.into() }
+    }
+}
+
+/// See the [module](self).
+pub struct OrtBackend {
+    limits: Limits,
+    session: Session,
+    cache: KvCache,
+    /// Positions each slot holds.
+    held: Vec<usize>,
+    /// Positions a row of the grid must have.
+    min_row_len: usize,
+    /// The logits of one run among several.
+    scratch: Vec<f32>,
+}
+
+impl OrtBackend {
+    /// # Errors
+    /// [`BackendError::Open`]: there is no such library, it is not ONNX Runtime or too old, the options do not fit
+    /// the model, there is no room for its files, or memory does not suffice.
+    pub fn open(model: &Model, options: &OpenOptions) -> Result<Self, BackendError> {
+        Self::prepare(model, options).map_err(|source| BackendError::Open { backend: NAME, source })
+    }
+
+    fn prepare(
+        model: &Model,
+        options: &OpenOptions,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let limits = rules::limits(NAME, model, options)?;
+        let library = options.ort.library.as_deref().ok_or(library::LibraryError::NotNamed)?;
+        let environment = library::load(library)?;
+        let form = match options.weights {
+            WeightsForm::F32 => Form::Portable,
+            WeightsForm::Auto | WeightsForm::Stored => Form::Fast,
+        };
+        let cache = KvCache::new(model.graph.cache(), limits.slots, limits.context_len)?;
+        let folder = tempfile::Builder::new().prefix("mondai-onnx-").tempdir().map_err(NoScratch::new)?;
+        onnx::emit(model, limits.context_len, form, folder.path()).map_err(NoScratch::new)?;
+        let path = folder.path().join(MODEL_FILE);
+        let plan = SessionPlan {
+            model: &path,
+            layers: cache.shape().layers,
+            provider: options.ort.provider.as_deref(),
+            threads: threads::physical_cores(),
+        };
+        let session = Session::open(&environment, &plan)?;
+        let held = vec![0; limits.slots];
+        Ok(Self { limits, session, cache, held, min_row_len: min_row_len(model), scratch: Vec::new() })
+    }
+
+    fn run(&mut self, rows: &[Row<'_>], logits: &mut Logits) -> Result<(), ort::Error> {
+        let vocab_size = self.limits.vocab_size;
+        let wanted = |row: &Row<'_>| (row.tokens.len() - row.logits_from) * vocab_size;
+        let mut offsets = Vec::with_capacity(rows.len());
+        let total = rows.iter().fold(0, |offset, row| {
+            offsets.push(offset);
+            offset + wanted(row)
+        });
+        logits.resize(total / vocab_size);
+        let kv_heads = self.cache.shape().kv_heads;
+        for group in step::groups(rows) {
+            let members: Vec<&Row<'_>> = group.iter().map(|&row| &rows[row]).collect();
+            let inputs = Inputs::new(&members, kv_heads, self.cache.bound_context(), self.min_row_len);
+            self.scratch.resize(inputs.selected.len() * vocab_size, 0.0);
+            self.session.run(&inputs, &mut self.cache, &mut self.scratch)?;
+            let mut rest = self.scratch.as_slice();
+            for row in group {
+                let (own, others) = rest.split_at(wanted(&rows[row]));
+                logits.as_mut_slice()[offsets[row]..][..own.len()].copy_from_slice(own);
+                rest = others;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Backend for OrtBackend {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn extend(&mut self, rows: &[Row<'_>], logits: &mut Logits) -> Result<(), BackendError> {
+        let step_error = |source| BackendError::Step { backend: NAME, source };
+        rules::check_rows(&self.limits, &self.held, rows).map_err(|rule| step_error(rule.into()))?;
+        for row in rows {
+            self.held[row.slot.0] = row.start;
+        }
+        let ends = rows.iter().map(|row| row.start + row.tokens.len());
+        let longest = ends.chain(self.held.iter().copied()).max().unwrap_or(0);
+        self.cache.fit(longest, &self.held);
+        self.run(rows, logits).map_err(|error| step_error(error.into()))?;
+        for row in rows {
+            self.held[row.slot.0] = row.start + row.tokens.len();
+        }
+        Ok(())
+    }
+
+    fn copy_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<(), BackendError> {
+        rules::check_copy(&self.limits, &self.held, from, to, len)
+            .map_err(|rule| BackendError::Step { backend: NAME, source: rule.into() })?;
+        self.cache.copy_prefix(from, to, len);
+        self.held[to.0] = len;
+        Ok(())
+    }
+}
+
+/// A product of a single row sums in another order than one of several; queries that share a key head are
+/// rows of one product.
+fn min_row_len(model: &Model) -> usize {
+    let shares = model.graph.nodes().all(|(_, node)| match node {
+        Node::Attention { shape, .. } => shape.heads > shape.kv_heads,
+        _ => true,
+    });
+    if shares { 1 } else { 2 }
+}
