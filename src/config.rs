@@ -98,7 +98,7 @@ settings! {
     adapter: String = String::new(), "PATH";
     /// The folder with one folder a model
     models_dir: String = "models".to_owned(), "DIR";
-    /// What runs it: cpu, neuron, or candle, the plain and slow reference
+    /// What runs it: cpu; neuron; ort, which is ONNX Runtime; or candle, the plain and slow reference
     backend: String = "cpu".to_owned(), "NAME";
     /// Requests that are written at the same time
     slots: usize = 4, "N";
@@ -116,6 +116,11 @@ settings! {
     neuron_library: String = String::new(), "PATH";
     /// The folder of programs that `mondai compile` wrote; the model's own if it is not named
     neuron_programs: String = String::new(), "DIR";
+    /// ONNX Runtime's library, for the backend ort; if none is named, ORT_DYLIB_PATH, or else the one that `mondai
+    /// pull onnxruntime` fetched
+    ort_library: String = String::new(), "FILE";
+    /// What ONNX Runtime is to compute on: cpu, or an execution provider that its library has
+    ort_provider: String = "cpu".to_owned(), "NAME";
 }
 
 impl ModelSettings {

@@ -1,11 +1,13 @@
-//! `mondai compile`: makes the programs that a NeuronCore runs, or writes what its compiler would take.
+//! `mondai compile`: makes the programs that a NeuronCore runs, or writes what its compiler would take, or a model
+//! for ONNX Runtime.
 
 mod jobs;
+mod onnx;
 mod watch;
 
 use super::loaded::open_model;
 use crate::backend::neuron::{
-    Target,
+    Target, UnknownTarget,
     artifact::default_folder,
     compile::{CompileOptions, compile},
     emit::emit,
@@ -15,30 +17,37 @@ use crate::backend::neuron::{
 };
 use crate::config::{CompilerFlags, CompilerSettings, ModelFlags, ModelSettings, Sources};
 use crate::model::Model;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::signal::unix::{SignalKind, signal};
 use watch::Watch;
 
-/// Compile a model's programs for a NeuronCore
+/// Compile a model's programs for a NeuronCore, or write it for ONNX Runtime
 ///
-/// Runs Neuron's own compiler, neuronx-cc, which needs no device, once for each bucket. What is there already is left
-/// as it is. Beside each program (.neff) lie a JSON file that says what its inputs and outputs are, and the compiler's
-/// log. The folder can be copied to another machine.
+/// For a chip it runs Neuron's own compiler, neuronx-cc, which needs no device, once for each bucket. What is there
+/// already is left as it is. Beside each program (.neff) lie a JSON file that says what its inputs and outputs are, and
+/// the compiler's log. The folder can be copied to another machine.
+///
+/// With --target onnx there is one model, with its weights in a file beside it; `mondai serve --backend ort` needs none,
+/// and makes its own.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, override_usage = USAGE)]
 pub(super) struct Compile {
-    /// The chip to compile for: inf2, trn1, trn1n, trn2, trn3
-    #[arg(long, value_name = "CHIP", required_unless_present = "emit_only")]
-    target: Option<Target>,
+    /// What to compile for: inf2, trn1, trn1n, trn2, trn3, or onnx
+    #[arg(long, value_name = "TARGET", required_unless_present = "emit_only")]
+    target: Option<Goal>,
+    /// With --target onnx: in standard operators and f32, or as ONNX Runtime runs it fastest
+    #[arg(long, value_enum, default_value_t = onnx::FormFlag::Fast)]
+    form: onnx::FormFlag,
     /// Write each program as HLO, which is what the compiler takes, and run no compiler
     #[arg(long, conflicts_with_all = ["target", "jobs", "neuronx_cc"], requires = "output")]
     emit_only: bool,
-    /// The folder to write to [default: neuron/CHIP in the model's folder in the models folder]
+    /// The folder to write to [default: neuron/TARGET in the model's folder in the models folder; onnx has none]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Programs compiled at the same time [default: one for every 2 CPUs, if each has 8 GB of memory]
@@ -71,14 +80,33 @@ pub(super) struct Compile {
 }
 
 const USAGE: &str = "\
-mondai compile --target <CHIP> [OPTIONS]
+mondai compile --target <TARGET> [OPTIONS]
        mondai compile --emit-only --output <DIR> [OPTIONS]";
 
 const EXAMPLES: &str = "\
 Examples:
   mondai compile --model smollm2-135m-instruct --target inf2
   mondai compile --target trn1 --slots 8 --bucket 8x1x512 --bucket 1x128x512 --context-len 512
-  mondai compile --emit-only --model smollm2-135m-instruct --output programs/";
+  mondai compile --emit-only --model smollm2-135m-instruct --output programs/
+  mondai compile --target onnx --model smollm2-135m-instruct --output onnx/";
+
+/// What `--target` names.
+#[derive(Clone, Copy, Debug)]
+enum Goal {
+    Chip(Target),
+    Onnx,
+}
+
+impl FromStr for Goal {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "onnx" => Ok(Self::Onnx),
+            chip => chip.parse().map(Self::Chip).map_err(|error: UnknownTarget| format!("{error}, or onnx")),
+        }
+    }
+}
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum PrecisionFlag {
@@ -100,6 +128,20 @@ impl Compile {
         let mut sources = Sources::open(None)?;
         let settings = ModelSettings::resolve(flags, &mut sources)?;
         let compiler = CompilerSettings::resolve(self.compiler, &mut sources)?;
+        let target = match self.target {
+            Some(Goal::Onnx) => {
+                let for_chips = self.jobs.is_some() || self.slots.is_some() || !self.buckets.is_empty();
+                ensure!(
+                    !for_chips,
+                    "--jobs, --slots and --bucket are for chips; --target onnx has one model"
+                );
+                let folder = self.output.context("--target onnx wants the folder to write to: --output")?;
+                let context_len = settings.context_len.value;
+                return onnx::write(&open_model(&settings)?, context_len, self.form, &folder);
+            }
+            Some(Goal::Chip(target)) => Some(target),
+            None => None,
+        };
         let programs = ProgramOptions {
             slots: settings.slots.value,
             context_len: settings.context_len.value,
@@ -110,7 +152,7 @@ impl Compile {
             },
         };
         let model = open_model(&settings)?;
-        match (self.target, self.output) {
+        match (target, self.output) {
             (Some(target), output) => {
                 let folder = output.unwrap_or_else(|| {
                     default_folder(Path::new(&settings.models_dir.value), &model.name, target)

@@ -1,5 +1,6 @@
 //! `mondai inspect`: what is in a model file, or in a program made of one.
 
+mod onnx;
 mod program;
 
 use super::models_dir;
@@ -15,8 +16,8 @@ use std::path::Path;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Inspect {
-    /// A name in the models folder, a GGUF file, a Hugging Face folder, or a program for a NeuronCore (.neff, or
-    /// .hlo.pb as `mondai compile --emit-only` writes it)
+    /// A name in the models folder, a GGUF file, a Hugging Face folder, an ONNX file, or a program for a NeuronCore
+    /// (.neff, or .hlo.pb as `mondai compile --emit-only` writes it)
     model: String,
     /// The folder with one folder a model [default: models]
     #[arg(long, value_name = "DIR")]
@@ -44,6 +45,9 @@ impl Inspect {
         let path = Path::new(&self.model);
         if let Some(kind) = program::Kind::of(path) {
             return program::print(&mut out, path, kind, self.format);
+        }
+        if let Some(file) = onnx::model_file(path) {
+            return onnx::print(&mut out, &file, self.format);
         }
         let model = Model::open(&self.model, &models_dir(self.models_dir)?)?;
         match self.format {

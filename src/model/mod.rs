@@ -88,6 +88,9 @@ impl Model {
     }
 
     fn open_path(name: String, path: &Path) -> Result<Self, ModelError> {
+        if let Some(path) = onnx_instead_of_weights(path) {
+            return Err(ModelError::OnnxAlone { path });
+        }
         let (config, tensors, metadata) = if path.is_dir() {
             (config::from_folder(path)?, TensorFiles::from_folder(path)?, None)
         } else {
@@ -171,6 +174,18 @@ pub enum TextSource<'a> {
     Folder(&'a Path),
 }
 
+/// The ONNX model that somebody exported, where there is nothing else to be read.
+fn onnx_instead_of_weights(path: &Path) -> Option<PathBuf> {
+    if path.extension().is_some_and(|extension| extension == "onnx") {
+        return Some(path.to_owned());
+    }
+    let has = |file: &str| path.join(file).is_file();
+    let exported =
+        ["model.onnx", "onnx/model.onnx", "decoder_model_merged.onnx"].into_iter().find(|file| has(file))?;
+    let has_weights = has("model.safetensors") || has("model.safetensors.index.json");
+    (!has_weights).then(|| path.join(exported))
+}
+
 /// Why a model cannot be read. Every variant names the file, and the field or tensor in it.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -182,6 +197,11 @@ pub enum ModelError {
         #[source]
         source: std::io::Error,
     },
+    #[error(
+        "{path} is an ONNX model that was exported elsewhere, and such are not run: mondai writes its own from the weights \
+         it was made of, so model.safetensors with config.json, or a GGUF file, is missing"
+    )]
+    OnnxAlone { path: PathBuf },
     #[error("the model `{name}` is not downloaded ({path} is missing); run `mondai pull {name}`")]
     NotPulled { name: String, path: PathBuf },
     #[error("`{name}` is neither a GGUF file, a model folder nor a name in {models_dir} (known: {known})")]
