@@ -433,10 +433,12 @@ fn compile_wants_to_know_what_to_write() {
         failure(command)
     };
     for (args, expected) in [
-        (&[][..], "--target <CHIP>"),
+        (&[][..], "--target <TARGET>"),
         (&["--emit-only"], "--output <DIR>"),
         (&["--emit-only", "--output=x", "--target=inf2"], "cannot be used with"),
-        (&["--target=inf1"], "there is no target `inf1` (there is: inf2, trn1, trn1n, trn2, trn3)"),
+        (&["--target=inf1"], "there is no target `inf1` (there is: inf2, trn1, trn1n, trn2, trn3), or onnx"),
+        (&["--target=onnx"], "--output"),
+        (&["--target=onnx", "--output=x", "--slots=2"], "--target onnx has one model"),
         (&["--target=inf2", "--jobs=0"], "0 is not in 1.."),
     ] {
         let error = mondai(args);

@@ -1,5 +1,6 @@
 //! What every backend promises, stamped once for each.
 
+use crate::models::ort_options;
 use mondai::backend::scripted::ScriptedBackend;
 use mondai::backend::{self, Backend, BackendError, Logits, OpenOptions, Row, Slot, WeightsForm};
 use mondai::model::Model;
@@ -48,6 +49,9 @@ contract!(
 contract!(cpu_f32, super::open("cpu", "llama", super::WeightsForm::F32), tolerance = 0.0);
 contract!(cpu_bf16, super::open("cpu", "qwen2", super::WeightsForm::Stored), tolerance = 0.0);
 contract!(cpu_stored, super::open("cpu", "gguf-Q4_1.gguf", super::WeightsForm::Stored), tolerance = 0.0);
+contract!(ort_f32, super::open("ort", "llama", super::WeightsForm::F32), tolerance = 0.0);
+contract!(ort_bf16, super::open("ort", "qwen2", super::WeightsForm::Stored), tolerance = 0.0);
+contract!(ort_stored, super::open("ort", "gguf-Q4_1.gguf", super::WeightsForm::Stored), tolerance = 0.0);
 
 // On XLA, where programs of other shapes may sum in other orders.
 contract!(neuron_f32, crate::neuron::contract_subject(1), tolerance = 1e-4);
@@ -61,8 +65,14 @@ fn scripted() -> Box<dyn Backend> {
 fn open(backend: &str, name: &str, weights: WeightsForm) -> Box<dyn Backend> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden").join(name);
     let model = Model::open(path.to_str().expect("the repository's path is UTF-8"), Path::new("models"));
-    let options =
-        OpenOptions { slots: 4, context_len: 96, max_step_tokens: 64, weights, ..OpenOptions::default() };
+    let options = OpenOptions {
+        slots: 4,
+        context_len: 96,
+        max_step_tokens: 64,
+        weights,
+        ort: ort_options(),
+        ..OpenOptions::default()
+    };
     backend::open(backend, &model.expect("the fixture is sound"), &options).expect("the model opens")
 }
 

@@ -16,6 +16,7 @@ mod library;
 mod logits;
 mod models;
 mod neuron;
+mod ort;
 mod page;
 mod quiz;
 mod rounding;

@@ -1,7 +1,7 @@
 //! Model files through the front door: sound ones, absent ones, and ones cut, flipped and forged.
 
 use crate::default_model;
-use mondai::backend::{self, OpenOptions, Row, Slot, WeightsForm};
+use mondai::backend::{self, OpenOptions, OrtOptions, Row, Slot, WeightsForm};
 use mondai::model::{Model, ModelError, TensorType};
 use std::path::{Path, PathBuf};
 
@@ -16,10 +16,17 @@ pub(crate) fn fixture(name: &str) -> Model {
 }
 
 /// The backends that run models.
-pub(crate) const BACKENDS: [&str; 2] = ["candle", "cpu"];
+pub(crate) const BACKENDS: [&str; 3] = ["candle", "cpu", "ort"];
 
 pub(crate) fn options(slots: usize, weights: WeightsForm) -> OpenOptions {
-    OpenOptions { slots, weights, ..OpenOptions::default() }
+    OpenOptions { slots, weights, ort: ort_options(), ..OpenOptions::default() }
+}
+
+/// The library that `scripts/test.sh` fetches.
+pub(crate) fn ort_options() -> OrtOptions {
+    let library = default_model::models_dir().join("onnxruntime/libonnxruntime.so.1.32.0");
+    assert!(library.is_file(), "{} is missing: scripts/test.sh fetches it", library.display());
+    OrtOptions { library: Some(library), provider: None }
 }
 
 fn open_error(spec: &Path) -> ModelError {
@@ -149,6 +156,9 @@ pub(crate) fn copied_folder(name: &str) -> tempfile::TempDir {
 /// 231 KB at most, and what opens asks for a small KV cache.
 const MEMORY_BOUND_KIB: u64 = 64 << 10;
 
+/// Those whose memory is all our own. ONNX Runtime reserves more for its threads than the bound.
+const BOUNDED: [&str; 2] = ["candle", "cpu"];
+
 /// Set in the process that runs nothing but the cases, so that its memory can be told.
 const CHILD: &str = "MONDAI_TEST_CORRUPTION_CHILD";
 
@@ -169,7 +179,7 @@ fn corrupt_files_are_errors_or_sane_models() {
 fn run_corruption_cases() {
     let gguf_files =
         ["gguf-Q4_0.gguf", "gguf-llama3-rope.gguf", "gguf-qwen3.gguf"].map(|name| (name, fixture_path(name)));
-    gguf_files.iter().for_each(|(_, path)| outcome(path).expect("the fixture is sound"));
+    gguf_files.iter().for_each(|(_, path)| outcome(path, &BOUNDED).expect("the fixture is sound"));
     let peak_before = peak_memory_kib();
 
     let (mut errors, mut sane) = (0, 0);
@@ -183,7 +193,7 @@ fn run_corruption_cases() {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join(name);
             std::fs::write(&path, corrupted(&sound, seed)).unwrap();
-            count(outcome(&path));
+            count(outcome(&path, &BOUNDED));
         }
     }
     for (folder, file) in [
@@ -196,7 +206,7 @@ fn run_corruption_cases() {
         for seed in 0..150 {
             let folder = copied_folder(folder);
             std::fs::write(folder.path().join(file), corrupted(&sound, seed)).unwrap();
-            count(outcome(folder.path()));
+            count(outcome(folder.path(), &BOUNDED));
         }
     }
     assert!(errors > 500 && sane > 100, "{errors} errors and {sane} sane models: the cases test little");
@@ -205,7 +215,7 @@ fn run_corruption_cases() {
 }
 
 /// Opens what is there and, if it opens, runs it; an error must name the file.
-fn outcome(path: &Path) -> Result<(), String> {
+pub(crate) fn outcome(path: &Path, backends: &[&str]) -> Result<(), String> {
     let path = path.to_str().unwrap();
     let model = Model::open(path, Path::new("models")).map_err(|error| {
         let error = error.to_string();
@@ -215,7 +225,7 @@ fn outcome(path: &Path) -> Result<(), String> {
     let options =
         OpenOptions { context_len: model.config.context_len.min(64), ..options(1, WeightsForm::F32) };
     for weights in [WeightsForm::F32, WeightsForm::Stored] {
-        for backend in BACKENDS {
+        for backend in backends {
             run(backend, &model, &OpenOptions { weights, ..options.clone() })?;
         }
     }

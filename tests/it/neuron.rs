@@ -225,11 +225,12 @@ fn every_architecture_is_transformers_and_the_reference_for_64_greedy_tokens() {
     }
 }
 
-/// Matrices and the cache are bf16, of 8 bits of precision, and so a logit may be off by some hundredths of the
-/// largest, which is 8; the best token is the same wherever the best two are further apart than that.
+/// Matrices and the cache are bf16, of 8 bits of precision. The bounds are those of `scripts/hlo_judge.py`: a logit
+/// within a part of its row's spread, most best tokens the same; and all of them where they are clear.
 #[test]
-fn in_bf16_the_best_token_is_the_references_where_it_is_clear() {
-    const TOLERANCE: f32 = 0.15;
+fn in_bf16_logits_are_near_the_references_and_best_tokens_mostly_the_same() {
+    const TOLERANCE: f32 = 0.05;
+    const SAME_TOKENS: f32 = 0.9;
     for name in ["llama", "qwen2", "qwen3"] {
         let model = fixture(name);
         let programs = Programs { slots: 2, context_len: 160, precision: Precision::Bf16, buckets: &[] };
@@ -243,20 +244,26 @@ fn in_bf16_the_best_token_is_the_references_where_it_is_clear() {
         let mut logits = [Logits::new(vocab_size as usize), Logits::new(vocab_size as usize)];
         reference.extend(&rows, &mut logits[0]).expect("the reference runs");
         device.extend(&rows, &mut logits[1]).expect("the device runs");
-        let (mut clear, mut worst) = (0, 0.0_f32);
+        let (mut same, mut worst) = (0, 0.0_f32);
         for position in 0..tokens.len() {
             let (expected, actual) = (logits[0].row(position), logits[1].row(position));
-            let differences = expected.iter().zip(actual).map(|(left, right)| (left - right).abs());
-            worst = differences.fold(worst, f32::max);
             let mut sorted = expected.to_vec();
             sorted.sort_unstable_by(|left, right| right.total_cmp(left));
-            if sorted[0] - sorted[1] > TOLERANCE {
-                clear += 1;
-                assert_eq!(best(actual), best(expected), "{name}, position {position}");
-            }
+            let spread = sorted[0] - sorted[sorted.len() - 1];
+            let differences = expected.iter().zip(actual).map(|(left, right)| (left - right).abs() / spread);
+            worst = differences.fold(worst, f32::max);
+            let is_same = best(actual) == best(expected);
+            let is_clear = sorted[0] - sorted[1] > TOLERANCE * spread;
+            assert!(is_same || !is_clear, "{name}, position {position}: another token is best");
+            same += usize::from(is_same);
         }
-        eprintln!("{name}: the farthest logit is {worst} away; {clear} of {} are clear", tokens.len());
-        assert!(worst <= TOLERANCE / 2.0 && clear > 48, "{name}: {worst}, {clear}");
+        eprintln!(
+            "{name}: the farthest logit is {worst} of its row's spread away; {same} tokens are the same"
+        );
+        assert!(
+            worst <= TOLERANCE && same as f32 >= SAME_TOKENS * tokens.len() as f32,
+            "{name}: {worst}, {same}"
+        );
     }
 }
 
@@ -341,6 +348,9 @@ fn what_cannot_be_opened_is_told_with_what_to_do() {
     check(device(short.path(), 1), &["position 128 of every slot", "--bucket 1x1x128"]);
     let text = refusal(&fixture("qwen2"), device(sound.path(), 1));
     assert!(text.contains("of another model") && text.contains("mondai compile --model qwen2"), "{text}");
-    fs::write(sound.path().join("decode-1x1x64.neff"), "cut").expect("it can be written");
+    let path = sound.path().join("decode-1x1x64.neff");
+    let mut bytes = fs::read(&path).expect("it is there");
+    *bytes.last_mut().expect("it has bytes") ^= 1;
+    fs::write(&path, bytes).expect("it can be written");
     check(device(sound.path(), 1), &["decode-1x1x64.neff is damaged"]);
 }

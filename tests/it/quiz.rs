@@ -1,11 +1,13 @@
 //! Quizzes by the default model, through the quiz room's front door.
 
 use crate::default_model::QUIZ_MODEL;
+use crate::models::options;
 use futures_util::StreamExt;
-use mondai::backend::{self, OpenOptions};
+use mondai::backend::{self, OpenOptions, WeightsForm};
 use mondai::engine::{Engine, EngineOptions};
 use mondai::generation::Generator;
 use mondai::metrics::Metrics;
+use mondai::model::{Model, QuizTexts};
 use mondai::quiz::{
     ItemKind, ItemStatus, PromptTemplates, QUIZ_SCHEMA, QuizEvent, QuizItem, QuizRequest, QuizService,
     QuizSpec, QuizSummary,
@@ -58,23 +60,30 @@ fn passages() -> Vec<Passage> {
 }
 
 fn service() -> QuizService {
-    let options = OpenOptions { slots: AT_ONCE, ..OpenOptions::default() };
-    let backend = backend::open("cpu", &QUIZ_MODEL, &options).unwrap();
-    let metrics = Arc::new(Metrics::new(&QUIZ_MODEL.name));
+    service_on(&QUIZ_MODEL, "cpu", &options(AT_ONCE, WeightsForm::Auto))
+}
+
+pub(crate) fn service_on(model: &Model, backend: &str, options: &OpenOptions) -> QuizService {
+    let backend = backend::open(backend, model, options).unwrap();
+    let metrics = Arc::new(Metrics::new(&model.name));
     let engine = Engine::start(backend, EngineOptions::default(), Arc::clone(&metrics));
-    let texts = QUIZ_MODEL.quiz_texts().expect("it was trained to be asked in its own words");
-    let templates = PromptTemplates::new(texts.languages.clone(), texts.system.clone(), &texts.user).unwrap();
-    QuizService::new(Generator::new(&QUIZ_MODEL, engine).unwrap(), metrics).with_templates(templates)
+    let service = QuizService::new(Generator::new(model, engine).unwrap(), metrics);
+    match model.quiz_texts() {
+        None => service,
+        Some(QuizTexts { languages, system, user }) => {
+            service.with_templates(PromptTemplates::new(languages.clone(), system.clone(), user).unwrap())
+        }
+    }
 }
 
 /// A quiz read to its end, and the document it makes.
-struct Written {
-    items: Vec<QuizItem>,
+pub(crate) struct Written {
+    pub(crate) items: Vec<QuizItem>,
     summary: QuizSummary,
     document: Value,
 }
 
-async fn write(service: &QuizService, request: Value) -> Written {
+pub(crate) async fn write(service: &QuizService, request: Value) -> Written {
     let request = serde_json::from_value::<QuizRequest>(request).unwrap();
     let mut stream = service.create(QuizSpec::try_from(request).unwrap()).await.unwrap();
     let Some(QuizEvent::Created(created)) = stream.next().await else { panic!("a quiz begins with Created") };

@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""Judges ONNX models that `mondai compile --target onnx` wrote, without ONNX Runtime.
+
+Usage: onnx_judge.py GOLDEN.json FOLDER...
+
+The onnx package's checker must accept each model, types and shapes of all values included. One in standard operators
+alone is then run by that package's reference implementation, which is NumPy, a prompt in two steps, and held to the
+logits of transformers that scripts/golden.py wrote.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy
+import onnx
+from onnx.reference import ReferenceEvaluator
+
+# As in tests/it/logits.rs.
+TOLERANCE = 2e-4
+CONTEXT = 80
+SLOT, SLOTS = 1, 3
+
+
+def step(caches, start, tokens):
+    """The inputs of a row of tokens in the middle one of three slots."""
+    count = len(tokens)
+    rows, head_dim = next(iter(caches.values())).shape
+    kv_heads = rows // (SLOTS * CONTEXT)
+    positions = numpy.arange(start, start + count)
+    grid = numpy.zeros((SLOTS, count), numpy.int64)
+    grid[SLOT] = numpy.arange(count)
+    last_seen = numpy.zeros((SLOTS, 1, count, 1), numpy.int64)
+    last_seen[SLOT, 0, :, 0] = positions
+    heads = SLOT * kv_heads + numpy.arange(kv_heads)
+    inputs = {
+        "tokens": numpy.array(tokens),
+        "positions": positions,
+        "selected": numpy.arange(count),
+        "context": numpy.arange(CONTEXT),
+        "cache_rows": (heads[None, :] * CONTEXT + positions[:, None]).reshape(-1, 1),
+        "grid": grid.reshape(-1),
+        "cells": SLOT * count + numpy.arange(count),
+        "last_seen": last_seen,
+        **caches,
+    }
+    return {name: value if name in caches else value.astype(numpy.int64) for name, value in inputs.items()}
+
+
+def run(model, prompt):
+    """The logits of all positions of a prompt, computed in two steps."""
+    evaluator = ReferenceEvaluator(model)
+    caches = [value for value in model.graph.input if value.name.startswith(("keys.", "values."))]
+    head_dim = caches[0].type.tensor_type.shape.dim[1].dim_value
+    key = next(tensor for tensor in model.graph.initializer if tensor.name == "layers.0.attention.key")
+    rows = SLOTS * (key.dims[0] // head_dim) * CONTEXT
+    # What a slot held before must not matter.
+    caches = {value.name: numpy.full((rows, head_dim), 7, numpy.float32) for value in caches}
+    logits, cut = [], len(prompt) // 2
+    for start, tokens in ((0, prompt[:cut]), (cut, prompt[cut:])):
+        outputs = dict(zip(evaluator.output_names, evaluator.run(None, step(caches, start, tokens))))
+        logits.append(outputs["logits"])
+        caches = {name: outputs[f"{name}.written"] for name in caches}
+    return numpy.concatenate(logits)
+
+
+def judge(folder, case):
+    path = Path(folder) / "model.onnx"
+    onnx.checker.check_model(str(path), full_check=True)
+    model = onnx.load(str(path))
+    operators = sorted({f"{node.domain}.{node.op_type}".lstrip(".") for node in model.graph.node})
+    print(f"{folder}: accepted, {len(model.graph.node)} nodes of {', '.join(operators)}")
+    if any(node.domain for node in model.graph.node):
+        return
+    logits = run(model, case["prompt"])
+    worst = max(
+        abs(float(logits[probe["position"]][id]) - logit)
+        for probe in case["probes"]
+        for id, logit in zip(probe["ids"], probe["logits"])
+    )
+    print(f"{folder}: the farthest logit is {worst:.1e} away")
+    assert worst <= TOLERANCE, f"more than {TOLERANCE}"
+
+
+def main():
+    golden, *folders = sys.argv[1:]
+    cases = [case for case in json.loads(Path(golden).read_text())["cases"] if 2 <= len(case["prompt"]) <= CONTEXT]
+    assert folders and cases
+    for folder in folders:
+        judge(folder, cases[0])
+    print("OK")
+
+
+if __name__ == "__main__":
+    main()
