@@ -110,7 +110,8 @@ settings! {
     max_queued: usize = 128, "N";
     /// A step that takes longer than this makes the server not ready, and a NeuronCore lost
     stall_limit_seconds: u64 = 60, "SECONDS";
-    /// NeuronCores to run on, each with a replica of the model: neighbours, such as 0,1 or 2-5
+    /// NeuronCores to run on, each with a replica of the model or as many together as its programs are for: neighbours,
+    /// such as 0,1 or 2-5
     cores: CoreList = CoreList::first(), "LIST";
     /// The Neuron runtime library; found where its package puts it if it is not named
     neuron_library: String = String::new(), "PATH";

@@ -72,8 +72,12 @@ pub(super) struct Compile {
     /// How matrices and the KV cache are kept; norms, softmax and logits are always f32
     #[arg(long, value_enum, default_value_t = PrecisionFlag::Bf16)]
     precision: PrecisionFlag,
+    /// Cores that share the model, for one that does not fit a single core: each has a part of the heads and of the
+    /// feed-forward width, and their results are added up
+    #[arg(long, value_name = "CORES", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    tensor_parallel: u16,
     /// With --emit-only, write the weights too, as a device would get them: for scripts/hlo_judge.py
-    #[arg(long, requires = "emit_only")]
+    #[arg(long, requires = "emit_only", conflicts_with = "tensor_parallel")]
     with_weights: bool,
     #[command(flatten)]
     compiler: CompilerFlags,
@@ -150,6 +154,7 @@ impl Compile {
                 PrecisionFlag::Bf16 => Precision::Bf16,
                 PrecisionFlag::F32 => Precision::F32,
             },
+            ranks: self.tensor_parallel.into(),
         };
         let model = open_model(&settings)?;
         match (target, self.output) {

@@ -45,7 +45,7 @@ impl Doctor {
         let Patient::Neuron(NeuronDoctor { trial, model }) = self.patient;
         let settings = ModelSettings::resolve(model, &mut Sources::open(None)?)?;
         if trial {
-            neuron_environment::enter(&settings.cores)?;
+            neuron_environment::enter(&settings)?;
             return trial::run(&settings);
         }
         let library = settings.neuron_library.value;

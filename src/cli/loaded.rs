@@ -29,7 +29,7 @@ impl Loaded {
     /// weights does.
     pub(super) fn open(settings: &ModelSettings, library: &LibrarySettings) -> Result<Self> {
         if settings.backend.value == NEURON {
-            neuron_environment::enter(&settings.cores)?;
+            neuron_environment::enter(settings)?;
         }
         let began = Instant::now();
         let library = chosen_library(library)?;

@@ -139,7 +139,7 @@ impl CommonFlags {
         sources.finish()?;
         if settings.model.backend.value == NEURON {
             // Before anything is read that could not be read again.
-            neuron_environment::enter(&settings.model.cores)?;
+            neuron_environment::enter(&settings.model)?;
         }
         Ok(settings)
     }

@@ -3,9 +3,13 @@
 //! A process's own environment cannot be changed safely once it has threads, so the program starts itself anew
 //! with the variables set: the same process, the same arguments.
 
-use crate::config::{CoreList, Origin, Setting};
+use super::loaded::open_options;
+use crate::backend::neuron::ranks;
+use crate::config::{CoreList, ModelSettings, Origin, Setting};
+use crate::model::Model;
 use anyhow::{Context, Result, bail};
 use std::env;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -18,18 +22,35 @@ const VISIBLE_CORES: &str = "NEURON_RT_VISIBLE_CORES";
 const DEFAULTS: [(&str, &str); 3] =
     [("NEURON_RT_EXEC_TIMEOUT", "30"), ("NEURON_PROCESS_TAG", "mondai"), ("NEURON_LOGICAL_NC_CONFIG", "1")];
 
-/// Returns in a process whose environment is as the runtime needs it.
+/// Where the cores that share a model find each other: an address of this machine, and a port that no other process
+/// of it uses for the same.
+const ROOT_COMM_ID: &str = "NEURON_RT_ROOT_COMM_ID";
+
+/// Returns in a process whose environment is as the runtime needs it for the model's programs.
 ///
 /// # Errors
 /// If the cores asked for are not those that the environment names, or the program cannot be started anew.
-pub(super) fn enter(cores: &Setting<CoreList>) -> Result<()> {
-    let missing = missing(cores, |variable| env::var(variable).ok())?;
+pub(super) fn enter(settings: &ModelSettings) -> Result<()> {
+    let mut missing = missing(&settings.cores, |variable| env::var(variable).ok())?;
+    let device = open_options(settings).device;
+    let model = Model::name_of(&settings.model.value, &device.models_dir);
+    if ranks(&device, &model) > 1 && env::var_os(ROOT_COMM_ID).is_none() {
+        missing.push((ROOT_COMM_ID, free_address()?));
+    }
     if missing.is_empty() {
         return Ok(());
     }
     let program = env::current_exe().context("the program cannot be found to be started anew")?;
     let error = Command::new(program).args(env::args_os().skip(1)).envs(missing).exec();
     Err(error).context("the program cannot be started anew with the environment of the Neuron runtime")
+}
+
+/// One that is free now, and so most likely when the runtime takes it.
+fn free_address() -> Result<String> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let address = listener.and_then(|listener| listener.local_addr());
+    let address = address.with_context(|| format!("no port is free for the cores; set {ROOT_COMM_ID}"))?;
+    Ok(address.to_string())
 }
 
 fn missing(
@@ -80,6 +101,13 @@ mod tests {
         ];
         assert_eq!(check("0-1", Origin::Flag, &set).expect("they are the same"), "");
         assert_eq!(check("0", Origin::Default, &set).expect("nobody asked for others"), "");
+    }
+
+    #[test]
+    fn cores_that_share_a_model_meet_on_this_machine() {
+        let address = free_address().expect("a port is free");
+        let (host, port) = address.split_once(':').expect("an address has a port");
+        assert!(host == "127.0.0.1" && port.parse::<u16>().is_ok_and(|port| port > 0), "{address}");
     }
 
     #[test]

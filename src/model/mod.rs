@@ -57,14 +57,18 @@ impl Model {
     /// [`ModelError::NotPulled`] if the manifest's file has not been fetched yet;
     /// [`ModelError::UnknownName`] if `spec` is none of the three.
     pub fn open(spec: &str, models_dir: &Path) -> Result<Self, ModelError> {
-        let path = Path::new(spec);
-        if path.exists() && !(manifest::is_plain_name(spec) && models_dir.join(spec).exists()) {
-            // A folder's name may have dots (`Llama-3.2-1B`).
-            let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
-            let name = name.unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-            return Self::open_path(name, path);
+        match named_path(spec, models_dir) {
+            Some(path) => Self::open_path(Self::name_of(spec, models_dir), path),
+            None => Self::open_manifest(Manifest::read(models_dir, spec)?, models_dir),
         }
-        Self::open_manifest(Manifest::read(models_dir, spec)?, models_dir)
+    }
+
+    /// What the model that [`open`](Self::open) opens is called; the model need not be there.
+    pub fn name_of(spec: &str, models_dir: &Path) -> String {
+        let Some(path) = named_path(spec, models_dir) else { return spec.to_owned() };
+        // A folder's name may have dots (`Llama-3.2-1B`).
+        let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+        name.unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
     }
 
     fn open_manifest(manifest: Manifest, models_dir: &Path) -> Result<Self, ModelError> {
@@ -165,6 +169,12 @@ impl Model {
     pub fn chat_template_override(&self) -> Option<&str> {
         self.chat_template.as_deref()
     }
+}
+
+/// The path that a model is named by, if it is no name in the models folder.
+fn named_path<'a>(spec: &'a str, models_dir: &Path) -> Option<&'a Path> {
+    let is_known = manifest::is_plain_name(spec) && models_dir.join(spec).exists();
+    Some(Path::new(spec)).filter(|path| path.exists() && !is_known)
 }
 
 /// Where a model's text side is read from.

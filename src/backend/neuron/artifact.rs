@@ -31,6 +31,8 @@ pub struct Artifact {
     pub target: Target,
     /// Physical cores that make the logical core they run on.
     pub lnc: u32,
+    /// Logical cores that share the model, each a rank of every program.
+    pub ranks: usize,
     /// By bucket; at least one.
     pub programs: Vec<Program>,
 }
@@ -134,6 +136,7 @@ impl Artifact {
         let set = ProgramSet {
             plan: first.sidecar.plan(),
             precision: first.sidecar.precision,
+            ranks: first.sidecar.tensor_parallel,
             buckets: Vec::new(),
         };
         let mut artifact = Self {
@@ -141,6 +144,7 @@ impl Artifact {
             precision: set.precision,
             target: first.compiled.target,
             lnc: first.compiled.lnc,
+            ranks: set.ranks,
             programs: Vec::with_capacity(sidecars.len()),
         };
         for found in &sidecars {
@@ -163,6 +167,15 @@ impl Program {
         });
         Self { bucket, neff, inputs: lowered.inputs, outputs: outputs.collect() }
     }
+}
+
+/// What [`Artifact::ranks`] will be, as far as it can be told without the model: of the first program whose sidecar
+/// can be read.
+pub(super) fn ranks_of(folder: &Path) -> Option<usize> {
+    let stems = stems(folder, "").ok()?;
+    let mut sidecars =
+        stems.iter().filter_map(|stem| Sidecar::read(&folder.join(format!("{stem}.json"))).ok());
+    sidecars.next().map(|sidecar| sidecar.tensor_parallel)
 }
 
 /// The programs' names, of NEFFs and sidecars alike, sorted. Other files are passed over.
@@ -219,9 +232,11 @@ impl Found {
 
     fn check_same_make(&self, first: &Self) -> Result<(), ArtifactError> {
         let [found, expected] = [self, first].map(|program| {
-            let (CachePlan { slots, context }, compiled) = (program.sidecar.plan(), &program.compiled);
-            let (precision, target, lnc) = (program.sidecar.precision.name(), compiled.target, compiled.lnc);
-            format!("{slots} slots of {context} in {precision} for {target} with --lnc={lnc}")
+            let Found { sidecar, compiled: Compiled { target, lnc, .. }, .. } = program;
+            let CachePlan { slots, context } = sidecar.plan();
+            let (precision, ranks) = (sidecar.precision.name(), sidecar.tensor_parallel);
+            let make = format!("{slots} slots of {context} in {precision} for {target} with --lnc={lnc}");
+            if ranks == 1 { make } else { format!("{make} and --tensor-parallel {ranks}") }
         });
         if found == expected {
             return Ok(());
@@ -257,7 +272,7 @@ impl Found {
             return Err(ArtifactError::Changed { path, field: "description" });
         }
         let Compiled { compiler, flags, target, lnc, .. } = compiled;
-        if key(&written.hlo, compiler, flags, *target, *lnc) != compiled.key {
+        if key(&written.hlo, compiler, flags, *target, *lnc, set.ranks) != compiled.key {
             return Err(ArtifactError::Changed { path, field: "key" });
         }
         Ok(written)

@@ -32,8 +32,6 @@ use std::{
 
 /// The way programs are written and compiled, as far as neither the HLO nor the flags show it.
 const EMITTER: &str = "1";
-/// Cores that share the weights of one model.
-const TENSOR_PARALLEL: &str = "1";
 
 /// What is to be compiled.
 #[derive(Clone, Debug)]
@@ -57,7 +55,7 @@ pub enum Event {
     Failed,
     /// Not asked for, and left: it can run with those that were.
     Kept,
-    /// Not asked for, and of another model, cache, precision or version of mondai.
+    /// Not asked for, and of another model, cache, precision, number of cores or version of mondai.
     Removed,
 }
 
@@ -67,6 +65,10 @@ pub enum CompileError {
     Program(#[from] ProgramError),
     #[error(transparent)]
     Compiler(#[from] CompilerError),
+    #[error(
+        "{ranks} cores of {target} cannot share a model: inf2 exchanges data among even numbers of cores, and trn1 among 2, 8, 16 or multiples of 32; choose another --tensor-parallel"
+    )]
+    Topology { target: Target, ranks: usize },
     #[error("another `mondai compile` is at work in {folder}")]
     Busy { folder: PathBuf },
     #[error("cannot write {path}")]
@@ -104,6 +106,10 @@ pub fn compile(
     watch: &(dyn Fn(Bucket, Event) + Sync),
 ) -> Result<(), CompileError> {
     let set = ProgramSet::new(model, &options.programs)?;
+    let (target, ranks) = (options.target, set.ranks);
+    if !target.has_ring_of(ranks) {
+        return Err(CompileError::Topology { target, ranks });
+    }
     let folder = Folder::prepare(folder)?;
     let Some(version) = folder.version(compiler, stop)? else { return Err(CompileError::Stopped) };
     let mut wanted = Vec::new();
@@ -172,15 +178,15 @@ fn compile_all(
 
 /// By what a NEFF is found again: SHA-256 over the HLO and all else that it depends on, each with its length before
 /// it.
-pub fn key(hlo: &[u8], compiler: &str, flags: &[String], target: Target, lnc: u32) -> String {
-    let (flags, lnc) = (flags.join("\n"), lnc.to_string());
+pub fn key(hlo: &[u8], compiler: &str, flags: &[String], target: Target, lnc: u32, ranks: usize) -> String {
+    let (flags, lnc, ranks) = (flags.join("\n"), lnc.to_string(), ranks.to_string());
     let parts = [
         hlo,
         compiler.as_bytes(),
         flags.as_bytes(),
         target.name().as_bytes(),
         lnc.as_bytes(),
-        TENSOR_PARALLEL.as_bytes(),
+        ranks.as_bytes(),
         EMITTER.as_bytes(),
     ];
     let mut hash = Sha256::new();
@@ -208,7 +214,7 @@ impl Wanted {
     fn new(program: Program, target: Target, compiler: &str) -> Self {
         let Program { bucket, hlo, sidecar, .. } = program;
         let flags = target.flags(bucket);
-        let key = key(&hlo, compiler, &flags, target, LNC);
+        let key = key(&hlo, compiler, &flags, target, LNC, sidecar.tensor_parallel);
         let compiler = compiler.to_owned();
         Self { bucket, stem: file_stem(bucket), hlo, sidecar, key, target, compiler, flags }
     }
@@ -239,17 +245,18 @@ mod tests {
     #[test]
     fn the_key_hangs_on_all_that_a_neff_depends_on() {
         let flags = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let base = key(b"hlo", "version 1", &flags("-O1 --x"), Target::Inf2, 1);
-        assert_eq!(base, key(b"hlo", "version 1", &flags("-O1 --x"), Target::Inf2, 1));
+        let base = key(b"hlo", "version 1", &flags("-O1 --x"), Target::Inf2, 1, 1);
+        assert_eq!(base, key(b"hlo", "version 1", &flags("-O1 --x"), Target::Inf2, 1, 1));
         assert_eq!(base.len(), 64);
         for other in [
-            key(b"hlp", "version 1", &flags("-O1 --x"), Target::Inf2, 1),
-            key(b"hlo", "version 2", &flags("-O1 --x"), Target::Inf2, 1),
-            key(b"hlo", "version 1", &flags("-O2 --x"), Target::Inf2, 1),
-            key(b"hlo", "version 1", &flags("-O1 --x"), Target::Trn1, 1),
-            key(b"hlo", "version 1", &flags("-O1 --x"), Target::Inf2, 2),
+            key(b"hlp", "version 1", &flags("-O1 --x"), Target::Inf2, 1, 1),
+            key(b"hlo", "version 2", &flags("-O1 --x"), Target::Inf2, 1, 1),
+            key(b"hlo", "version 1", &flags("-O2 --x"), Target::Inf2, 1, 1),
+            key(b"hlo", "version 1", &flags("-O1 --x"), Target::Trn1, 1, 1),
+            key(b"hlo", "version 1", &flags("-O1 --x"), Target::Inf2, 2, 1),
+            key(b"hlo", "version 1", &flags("-O1 --x"), Target::Inf2, 1, 2),
             // What stands in one part does not stand for the next.
-            key(b"hlov", "ersion 1", &flags("-O1 --x"), Target::Inf2, 1),
+            key(b"hlov", "ersion 1", &flags("-O1 --x"), Target::Inf2, 1, 1),
         ] {
             assert_ne!(base, other);
         }

@@ -4,7 +4,6 @@
 //! needs more than the 2 MiB that a thread has by default (aws-neuron-sdk issue 673). A call that never returns
 //! is noticed by whoever waits for the thread, and costs this core, not the process.
 
-use super::device::Patience;
 use super::nrt::{NrtError, Remedy};
 use super::step::StepRow;
 use super::worker::{Setup, Worker};
@@ -26,6 +25,11 @@ pub(super) enum Job {
     /// All constants are there: load the programs.
     Load,
     Step(StepBuffer),
+    /// Zero what a slot holds from a position on.
+    Clear {
+        slot: usize,
+        from: usize,
+    },
     CopyPrefix {
         from: usize,
         to: usize,
@@ -48,7 +52,7 @@ pub(super) enum Answer {
     Done,
     /// The runtime is open.
     Opened { simulated: bool },
-    /// The step with its logits, and whether they are good.
+    /// The step with its logits if the core is the first of its replica, and whether they are good.
     Step(StepBuffer, Result<(), CoreError>),
     /// Of [`Job::ReadPrefix`] and [`Job::WritePrefix`], whose memory goes back and forth.
     Prefix(Vec<u8>),
@@ -58,6 +62,8 @@ pub(super) enum Answer {
 #[derive(Debug, Default)]
 pub(super) struct StepBuffer {
     pub(super) rows: Vec<StepRow>,
+    /// Slots that are zeroed first, from a position on.
+    pub(super) cleared: Vec<(usize, usize)>,
     /// Of all rows, one after another.
     pub(super) tokens: Vec<i32>,
     /// `[wanted, vocab_size]`, in the rows' order.
@@ -107,13 +113,14 @@ pub(super) struct Core {
     jobs: Option<SyncSender<Job>>,
     answers: Receiver<Result<Answer, CoreError>>,
     thread: Option<JoinHandle<()>>,
-    patience: Patience,
+    /// How long the thread may take to end.
+    closing: Duration,
 }
 
 impl Core {
     /// Starts the thread, which opens the runtime and makes room for the cache. The first answer says whether it
     /// could.
-    pub(super) fn start(setup: Setup, patience: Patience) -> Result<Self, CoreError> {
+    pub(super) fn start(setup: Setup, closing: Duration) -> Result<Self, CoreError> {
         let number = setup.core;
         // One job at a time, and so one answer.
         let (jobs, inbox) = sync_channel(1);
@@ -130,43 +137,30 @@ impl Core {
         };
         let thread = thread::Builder::new().name(format!("neuron-core-{number}")).stack_size(STACK_BYTES);
         let thread = thread.spawn(run).map_err(|error| CoreError::open(number, error))?;
-        Ok(Self { number, jobs: Some(jobs), answers, thread: Some(thread), patience })
+        Ok(Self { number, jobs: Some(jobs), answers, thread: Some(thread), closing })
     }
 
-    pub(super) fn is_lost(&self) -> bool {
+    pub(super) fn number(&self) -> usize {
+        self.number
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
         self.jobs.is_none()
     }
 
     /// Gives the thread a job. Each is answered before the next is given.
     pub(super) fn ask(&mut self, job: Job) -> Result<(), CoreError> {
         let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
-        if sent { Ok(()) } else { Err(self.lose(CoreError::Ended { core: self.number })) }
+        if sent { Ok(()) } else { Err(CoreError::Ended { core: self.number }) }
     }
 
-    /// Waits for what a step or a copy came to that began then.
-    pub(super) fn answer(&mut self, began: Instant) -> Result<Answer, CoreError> {
-        self.answer_by(began, self.patience.step)
-    }
-
-    /// Waits for what a job of opening came to.
-    pub(super) fn opening_answer(&mut self) -> Result<Answer, CoreError> {
-        self.answer_by(Instant::now(), self.patience.opening)
-    }
-
-    fn answer_by(&mut self, began: Instant, limit: Duration) -> Result<Answer, CoreError> {
-        let core = self.number;
-        let answer = match self.answers.recv_timeout(limit.saturating_sub(began.elapsed())) {
-            Ok(answer) => answer,
-            Err(RecvTimeoutError::Timeout) => Err(CoreError::Hung { core, limit }),
-            Err(RecvTimeoutError::Disconnected) => Err(CoreError::Ended { core }),
-        };
-        match answer {
-            Ok(Answer::Step(buffer, Err(error))) if error.loses_core() => {
-                drop(buffer);
-                Err(self.lose(error))
-            }
-            Err(error) if error.loses_core() => Err(self.lose(error)),
-            answer => answer,
+    /// What the job came to, if that is known within so long.
+    pub(super) fn hear(&self, wait: Duration) -> Option<Result<Answer, CoreError>> {
+        match self.answers.recv_timeout(wait) {
+            Ok(Ok(Answer::Step(_, Err(error)))) if error.loses_core() => Some(Err(error)),
+            Ok(answer) => Some(answer),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Err(CoreError::Ended { core: self.number })),
         }
     }
 
@@ -174,17 +168,12 @@ impl Core {
     pub(super) fn close(&mut self) {
         self.jobs = None;
     }
-
-    fn lose(&mut self, error: CoreError) -> CoreError {
-        self.close();
-        error
-    }
 }
 
 impl Drop for Core {
     fn drop(&mut self) {
         self.close();
-        let hangs = Instant::now() + self.patience.closing;
+        let hangs = Instant::now() + self.closing;
         loop {
             // Answers that nobody waits for, then the thread's end.
             match self.answers.recv_timeout(hangs.saturating_duration_since(Instant::now())) {
@@ -211,6 +200,7 @@ fn serve(mut worker: Worker, jobs: &Receiver<Job>, answers: &SyncSender<Result<A
                 let result = worker.step(&mut buffer);
                 Ok(Answer::Step(buffer, result))
             }
+            Job::Clear { slot, from } => worker.clear(slot, from).map(|()| Answer::Done),
             Job::CopyPrefix { from, to, len } => worker.copy_prefix(from, to, len).map(|()| Answer::Done),
             Job::ReadPrefix { slot, len, mut bytes } => {
                 worker.read_prefix(slot, len, &mut bytes).map(|()| Answer::Prefix(bytes))

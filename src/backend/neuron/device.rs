@@ -1,15 +1,19 @@
-//! Cores behind one [`Backend`]: each has a replica of the model, and its share of the slots.
+//! Cores behind one [`Backend`]: each has a replica of the model, or as many together as the programs are for, and
+//! each replica its share of the slots.
 //!
-//! Neighbouring slots are on different cores, so that a few requests are spread over them. A step's rows run on all their cores at once. A core that is lost takes its slots with it; the
+//! Neighbouring slots are in different replicas, so that a few requests are spread over them. A step's rows run on
+//! all their cores at once. A replica that is lost takes its slots with it; the
 //! others go on.
 
-use super::artifact::{Artifact, default_folder};
-use super::core::{Answer, Core, CoreError, Job, StepBuffer};
-use super::hlo::Precision;
+use super::artifact::{Artifact, default_folder, ranks_of};
+use super::core::{CoreError, Job, StepBuffer};
+use super::hlo::{ArrayShape, InputSource};
 use super::layout::CacheLayout;
+use super::nrt::Rank;
+use super::replica::Replica;
 use super::step::StepRow;
 use super::target::Target;
-use super::values::constant_values;
+use super::values::Constant;
 use super::worker::Setup;
 use crate::backend::{Backend, BackendError, Limits, Logits, OpenOptions, Row, Slot, rules};
 use crate::model::Model;
@@ -70,18 +74,8 @@ pub(crate) struct NeuronBackend {
     limits: Limits,
     replicas: Vec<Replica>,
     held: Vec<usize>,
-    /// A prefix on its way from one core to another.
-    prefix: Vec<u8>,
-}
-
-struct Replica {
-    core: Core,
-    /// `None` while the thread has it.
-    buffer: Option<StepBuffer>,
-    /// Which rows of the step are this core's.
-    rows: Vec<usize>,
-    /// The engine knows that the core is lost.
-    reported: bool,
+    /// A prefix on its way from one replica to another, by rank.
+    prefix: Vec<Vec<u8>>,
 }
 
 /// Why a step did not run.
@@ -112,9 +106,11 @@ impl NeuronBackend {
             None => programs_folder(&device.models_dir, &model.name)?,
         };
         let artifact = Artifact::open(&folder, model)?;
-        let plan = artifact.plan;
-        let cores = device.cores.max(1);
-        let asked = OpenOptions { slots: plan.slots * cores, ..options.clone() };
+        let (plan, ranks, cores) = (artifact.plan, artifact.ranks, device.cores.max(1));
+        if !cores.is_multiple_of(ranks) {
+            return Err(OtherCores { folder, asked: cores, ranks }.into());
+        }
+        let asked = OpenOptions { slots: plan.slots * (cores / ranks), ..options.clone() };
         if ![asked.slots, OpenOptions::default().slots].contains(&options.slots) {
             tracing::warn!(
                 asked = options.slots,
@@ -130,58 +126,67 @@ impl NeuronBackend {
         if limits.context_len > plan.context {
             return Err(OtherContext { folder, asked: limits.context_len, compiled: plan.context }.into());
         }
-        let cache = model.graph.cache();
-        let element = match artifact.precision {
-            Precision::Bf16 => 2,
-            Precision::F32 => 4,
-        };
-        let row_bytes = cache.head_dim * element;
-        let layout = CacheLayout { kv_heads: cache.kv_heads, context: plan.context, row_bytes };
         let programs: Arc<[_]> = artifact.programs.into();
-        let mut replicas = Vec::with_capacity(cores);
-        // The first initialises the library for all, and what is wrong with it is told once.
-        for core in 0..cores {
-            let setup = Setup {
-                core,
-                cores,
-                library: device.library.clone(),
-                target: artifact.target,
-                plan,
-                layout,
-                vocab_size: limits.vocab_size,
-                programs: Arc::clone(&programs),
-            };
-            let mut core = Core::start(setup, device.patience)?;
-            let Answer::Opened { simulated } = core.opening_answer()? else {
-                unreachable!("a thread says first that it is open")
-            };
-            limits.simulated |= simulated;
-            replicas.push(Replica {
-                core,
-                buffer: Some(StepBuffer::default()),
-                rows: Vec::new(),
-                reported: false,
-            });
+        let inputs = programs.first().map(|program| program.inputs.as_slice()).unwrap_or_default();
+        let cache = inputs.iter().find(|input| input.source == InputSource::Cache);
+        let Some(layout) = cache.and_then(|input| layout(&input.shape)) else {
+            return Err(
+                CoreError::open(0, "the programs have no KV cache; run `mondai compile` again").into()
+            );
+        };
+        let setup = |core: usize| Setup {
+            core,
+            cores,
+            rank: Rank { rank: (core % ranks) as u32, ranks: ranks as u32 },
+            library: device.library.clone(),
+            target: artifact.target,
+            plan,
+            layout,
+            vocab_size: limits.vocab_size,
+            programs: Arc::clone(&programs),
+        };
+        let mut replicas = Vec::with_capacity(cores / ranks);
+        for first in (0..cores).step_by(ranks) {
+            let replica = Replica::open((first..first + ranks).map(setup), plan.slots, device.patience)?;
+            limits.simulated |= replica.simulated;
+            replicas.push(replica);
         }
         let mut backend = Self { held: vec![0; limits.slots], limits, replicas, prefix: Vec::new() };
-        for input in programs.first().map(|program| program.inputs.as_slice()).unwrap_or_default() {
-            if let Some(bytes) = constant_values(model, plan, input) {
-                tracing::debug!(name = input.name, bytes = bytes.len(), "a weight goes to every core");
-                let (name, bytes): (Arc<str>, Arc<[u8]>) = (input.name.as_str().into(), bytes.into());
-                backend.on_all(|| Job::Constant { name: Arc::clone(&name), bytes: Arc::clone(&bytes) })?;
+        for input in inputs {
+            if let Some(constant) = Constant::of(model, plan, input) {
+                tracing::debug!(name = input.name, "a weight goes to every core");
+                backend.upload(&input.name, &constant, ranks)?;
             }
         }
-        backend.on_all(|| Job::Load)?;
+        backend.load(ranks)?;
         Ok(backend)
     }
 
-    /// Has every core do a job of opening, at the same time.
-    fn on_all(&mut self, job: impl Fn() -> Job) -> Result<(), CoreError> {
-        self.replicas.iter_mut().try_for_each(|replica| replica.core.ask(job()))?;
-        self.replicas.iter_mut().try_for_each(|replica| replica.core.opening_answer().map(drop))
+    /// Gives every core its part of a constant.
+    fn upload(&mut self, name: &str, constant: &Constant<'_>, ranks: usize) -> Result<(), CoreError> {
+        let name: Arc<str> = name.into();
+        let different = if constant.is_shared() { 1 } else { ranks };
+        let parts: Vec<Arc<[u8]>> = (0..different).map(|rank| constant.bytes(rank).into()).collect();
+        let job = |rank: usize| Job::Constant {
+            name: Arc::clone(&name),
+            bytes: Arc::clone(&parts[rank % parts.len()]),
+        };
+        self.replicas.iter_mut().try_for_each(|replica| replica.begin(job))?;
+        self.replicas.iter_mut().try_for_each(Replica::begun)
     }
 
-    /// Which core has a slot, and as which of its own.
+    /// Has every core load the programs: the ranks of a replica at the same time, as each load waits for the
+    /// others, and one replica after another where the library would take its ranks for the other's.
+    fn load(&mut self, ranks: usize) -> Result<(), CoreError> {
+        let together = if ranks == 1 { self.replicas.len() } else { 1 };
+        for replicas in self.replicas.chunks_mut(together) {
+            replicas.iter_mut().try_for_each(|replica| replica.begin(|_| Job::Load))?;
+            replicas.iter_mut().try_for_each(Replica::begun)?;
+        }
+        Ok(())
+    }
+
+    /// Which replica has a slot, and as which of its own.
     fn place(&self, slot: Slot) -> (usize, usize) {
         (slot.0 % self.replicas.len(), slot.0 / self.replicas.len())
     }
@@ -193,27 +198,18 @@ impl NeuronBackend {
             self.held[row.slot.0] = row.start;
         }
         logits.resize(rows.iter().map(|row| row.tokens.len() - row.logits_from).sum());
-        let mut asked = Ok(());
+        let mut ran = Ok(());
         for replica in self.replicas.iter_mut().filter(|replica| !replica.rows.is_empty()) {
-            let buffer = replica.buffer.take().unwrap_or_default();
-            asked = asked.and(replica.core.ask(Job::Step(buffer)));
+            ran = ran.and(replica.begin_step());
         }
-        // Every core that was asked is heard, whatever the others say, and all of them within one step's time.
+        // Every replica that was asked is heard, whatever the others say, and all of them within one step's time.
         let began = Instant::now();
-        let mut ran = asked;
         for replica in self.replicas.iter_mut().filter(|replica| !replica.rows.is_empty()) {
-            if replica.core.is_lost() {
+            if replica.is_lost() {
                 continue;
             }
-            match replica.core.answer(began) {
-                Ok(Answer::Step(buffer, result)) => {
-                    let buffer = replica.buffer.insert(buffer);
-                    match result {
-                        Ok(()) => put(rows, &replica.rows, buffer, logits),
-                        Err(error) => ran = ran.and(Err(error)),
-                    }
-                }
-                Ok(_) => unreachable!("a step is answered by a step"),
+            match replica.end_step(began) {
+                Ok(()) => put(rows, &replica.rows, replica.ran(), logits),
                 Err(error) => ran = ran.and(Err(error)),
             }
         }
@@ -224,22 +220,19 @@ impl NeuronBackend {
         Ok(())
     }
 
-    /// Gives each core its rows.
+    /// Gives each replica its rows.
     fn deal(&mut self, rows: &[Row<'_>]) -> Result<(), StepError> {
         for replica in &mut self.replicas {
             replica.rows.clear();
-            let buffer = replica.buffer.get_or_insert_default();
+            let buffer = replica.buffer();
             buffer.rows.clear();
             buffer.tokens.clear();
         }
         for (idx, row) in rows.iter().enumerate() {
-            let (core, slot) = self.place(row.slot);
-            let replica = &mut self.replicas[core];
-            if replica.core.is_lost() {
-                return Err(StepError::Lost { core });
-            }
+            let (replica, slot) = self.place(row.slot);
+            let replica = self.living(replica)?;
             replica.rows.push(idx);
-            let buffer = replica.buffer.get_or_insert_default();
+            let buffer = replica.buffer();
             let &Row { start, logits_from, tokens, .. } = row;
             buffer.rows.push(StepRow { slot, start, len: tokens.len(), logits_from });
             // The rules have let through none outside the vocabulary.
@@ -254,41 +247,31 @@ impl NeuronBackend {
         if len == 0 {
             return Ok(());
         }
-        let ((from_core, from), (to_core, to_slot)) = (self.place(from), self.place(to));
-        if from_core == to_core {
-            self.ask(to_core, Job::CopyPrefix { from, to: to_slot, len })?;
+        let ((source, from), (target, to_slot)) = (self.place(from), self.place(to));
+        if source == target {
+            self.living(target)?.copy_prefix(from, to_slot, len)?;
         } else {
-            let bytes = std::mem::take(&mut self.prefix);
-            let Answer::Prefix(bytes) = self.ask(from_core, Job::ReadPrefix { slot: from, len, bytes })?
-            else {
-                unreachable!("a prefix is answered by a prefix")
-            };
-            if let Answer::Prefix(bytes) =
-                self.ask(to_core, Job::WritePrefix { slot: to_slot, len, bytes })?
-            {
-                self.prefix = bytes;
-            }
+            let mut parts = std::mem::take(&mut self.prefix);
+            self.living(source)?.read_prefix(from, len, &mut parts)?;
+            self.living(target)?.write_prefix(to_slot, len, &mut parts)?;
+            self.prefix = parts;
         }
         self.held[to.0] = len;
         Ok(())
     }
 
-    fn ask(&mut self, core: usize, job: Job) -> Result<Answer, StepError> {
-        let replica = &mut self.replicas[core];
-        if replica.core.is_lost() {
-            return Err(StepError::Lost { core });
-        }
-        replica.core.ask(job)?;
-        Ok(replica.core.answer(Instant::now())?)
+    fn living(&mut self, replica: usize) -> Result<&mut Replica, StepError> {
+        let replica = &mut self.replicas[replica];
+        if replica.is_lost() { Err(StepError::Lost { core: replica.number() }) } else { Ok(replica) }
     }
 
     /// As the engine must know of it: the device, some of its slots, or this step alone is lost.
     fn report(&mut self, error: StepError) -> BackendError {
         let source = error.into();
-        if self.replicas.iter().all(|replica| replica.core.is_lost()) {
+        if self.replicas.iter().all(Replica::is_lost) {
             return BackendError::DeviceLost { backend: NAME, source };
         }
-        let newly = |replica: &Replica| replica.core.is_lost() && !replica.reported;
+        let newly = |replica: &Replica| replica.is_lost() && !replica.reported;
         if !self.replicas.iter().any(newly) {
             return BackendError::Step { backend: NAME, source };
         }
@@ -296,7 +279,7 @@ impl NeuronBackend {
             .map(Slot)
             .filter(|&slot| newly(&self.replicas[self.place(slot).0]))
             .collect();
-        self.replicas.iter_mut().for_each(|replica| replica.reported = replica.core.is_lost());
+        self.replicas.iter_mut().for_each(|replica| replica.reported = replica.is_lost());
         BackendError::SlotsLost { backend: NAME, slots, source }
     }
 }
@@ -304,14 +287,20 @@ impl NeuronBackend {
 impl Drop for NeuronBackend {
     fn drop(&mut self) {
         // All of them at once: each frees what it has.
-        self.replicas.iter_mut().for_each(|replica| replica.core.close());
+        self.replicas.iter_mut().for_each(Replica::close);
     }
 }
 
-/// Puts a core's logits where the step's rows have theirs.
-fn put(rows: &[Row<'_>], of_core: &[usize], buffer: &StepBuffer, logits: &mut Logits) {
+/// Of a rank's cache, `[slots + 1, kv_heads, context, head_dim]`.
+fn layout(cache: &ArrayShape) -> Option<CacheLayout> {
+    let &[_, kv_heads, context, head_dim] = cache.dimensions.as_slice() else { return None };
+    Some(CacheLayout { kv_heads, context, row_bytes: head_dim * cache.element.size() })
+}
+
+/// Puts a replica's logits where the step's rows have theirs.
+fn put(rows: &[Row<'_>], of_replica: &[usize], buffer: &StepBuffer, logits: &mut Logits) {
     let mut done = 0;
-    for &idx in of_core {
+    for &idx in of_replica {
         let wanted = |row: &Row<'_>| row.tokens.len() - row.logits_from;
         let place: usize = rows[..idx].iter().map(wanted).sum();
         for offset in 0..wanted(&rows[idx]) {
@@ -333,7 +322,7 @@ impl Backend for NeuronBackend {
 
     fn padded_tokens(&self) -> usize {
         let of_step = self.replicas.iter().filter(|replica| !replica.rows.is_empty());
-        of_step.filter_map(|replica| replica.buffer.as_ref()).map(|buffer| buffer.padded).sum()
+        of_step.map(|replica| replica.ran().padded).sum()
     }
 
     fn copy_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<(), BackendError> {
@@ -352,6 +341,17 @@ struct OtherContext {
 }
 
 #[derive(Debug, thiserror::Error)]
+#[error(
+    "{asked} cores are asked for, and the programs in {folder} are for {ranks} together; give --cores a multiple of that, such as --cores 0-{}, or run `mondai compile` with another --tensor-parallel",
+    .ranks - 1
+)]
+struct OtherCores {
+    folder: PathBuf,
+    asked: usize,
+    ranks: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
 enum NoFolder {
     #[error(
         "the model {model} is not compiled: there is nothing in {folder}; run `mondai compile --model {model} --target inf2`, or whichever the device is"
@@ -361,6 +361,17 @@ enum NoFolder {
         "the model {model} is compiled for {targets}; name one of the folders in {folder} with --neuron-programs"
     )]
     Several { model: String, folder: PathBuf, targets: String },
+}
+
+/// How many cores share the model in the programs that a server would open; 1 if there are none that can be told.
+///
+/// For what has to be known before the runtime library is opened: the programs are checked when they are.
+pub fn ranks(options: &DeviceOptions, model: &str) -> usize {
+    let folder = match &options.programs {
+        Some(folder) => Ok(folder.clone()),
+        None => programs_folder(&options.models_dir, model),
+    };
+    folder.ok().and_then(|folder| ranks_of(&folder)).unwrap_or(1)
 }
 
 /// The model's programs, if they are for one target.

@@ -4,7 +4,7 @@ use super::{
     hlo::{Bucket, CachePlan, ElementType, Input, InputSource},
     programs::{Program, ProgramError, ProgramOptions, ProgramSet, file_stem},
     sidecar::Sidecar,
-    values::constant_values,
+    values,
 };
 use crate::model::Model;
 use safetensors::{Dtype, SafeTensorError, View, serialize_to_file};
@@ -45,7 +45,7 @@ pub enum EmitError {
 }
 
 /// Writes a program for each bucket into a folder, which is made if it is not there; and on request the weights as
-/// the device gets them.
+/// the device gets them, those of the first rank.
 ///
 /// # Errors
 /// [`EmitError`]; files that were written by then stay.
@@ -106,7 +106,8 @@ impl View for Constant<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        constant_values(self.model, self.plan, &self.input).unwrap_or_default().into()
+        let constant = values::Constant::of(self.model, self.plan, &self.input);
+        constant.map(|constant| constant.bytes(0)).unwrap_or_default().into()
     }
 
     fn data_len(&self) -> usize {

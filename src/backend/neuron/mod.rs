@@ -5,7 +5,8 @@
 //!
 //! In a server: a folder of compiled programs, opened and checked ([`artifact`]); the runtime library (`nrt`); how a
 //! step's rows become runs of programs (`step`); what lies on a core and runs there (`worker`), on a thread of its
-//! own (`core`); and the cores behind one [`Backend`](super::Backend) (`device`). [`doctor`] says what a machine
+//! own (`core`); the cores that hold the model together (`replica`); and all of them behind one
+//! [`Backend`](super::Backend) (`device`). [`doctor`] says what a machine
 //! lacks.
 //!
 //! May use `model`. Absent: a queue, sampling; and nothing of it has run on a device yet, only on the fake library
@@ -23,11 +24,12 @@ pub mod neff;
 pub mod neuronx_cc;
 mod nrt;
 pub mod programs;
+mod replica;
 pub mod sidecar;
 mod step;
 mod target;
 mod values;
 mod worker;
 
-pub use device::{DeviceOptions, Patience};
+pub use device::{DeviceOptions, Patience, ranks};
 pub use target::{LNC, Target, UnknownTarget};

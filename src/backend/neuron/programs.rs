@@ -19,6 +19,8 @@ pub struct ProgramOptions {
     /// None of them: [`Bucket::defaults`].
     pub buckets: Vec<Bucket>,
     pub precision: Precision,
+    /// Cores that share the model: see [`lower`](hlo::lower).
+    pub ranks: usize,
 }
 
 /// The programs of one model, which share a cache.
@@ -26,6 +28,8 @@ pub struct ProgramOptions {
 pub struct ProgramSet {
     pub plan: CachePlan,
     pub precision: Precision,
+    /// Cores that share the model.
+    pub ranks: usize,
     /// Each once.
     pub buckets: Vec<Bucket>,
 }
@@ -69,18 +73,19 @@ impl ProgramSet {
             if options.buckets.is_empty() { Bucket::defaults(plan) } else { options.buckets.clone() };
         let mut seen = HashSet::new();
         buckets.retain(|bucket| seen.insert(*bucket));
-        Ok(Self { plan, precision: options.precision, buckets })
+        Ok(Self { plan, precision: options.precision, ranks: options.ranks, buckets })
     }
 
     /// Writes the program of a bucket, of this set or not: a matter of some 30 ms.
     ///
     /// # Errors
-    /// [`ProgramError::Lower`]: the cache does not hold the bucket, or the device not the cache.
+    /// [`ProgramError::Lower`]: the cache does not hold the bucket, the device not the cache, or the model has no
+    /// equal parts for the ranks.
     pub fn write(&self, graph: &Graph, bucket: Bucket) -> Result<Program, ProgramError> {
-        let lowered = hlo::lower(graph, self.plan, bucket, self.precision)
+        let lowered = hlo::lower(graph, self.plan, bucket, self.precision, self.ranks)
             .map_err(|source| ProgramError::Lower { bucket, source })?;
         let hlo = lowered.module.to_bytes();
-        let sidecar = Sidecar::of(&lowered, self.plan, bucket, self.precision, &hlo);
+        let sidecar = Sidecar::of(&lowered, self, bucket, &hlo);
         Ok(Program { bucket, lowered, hlo, sidecar })
     }
 }

@@ -3,6 +3,7 @@
 
 use super::{
     hlo::{Bucket, CachePlan, ElementType, InputSource, Lowered, Precision},
+    programs::ProgramSet,
     target::Target,
 };
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,8 @@ pub struct Sidecar {
     pub precision: Precision,
     pub bucket: Sizes,
     pub cache: CacheSizes,
+    /// Cores that share the model; shapes are of one's part.
+    pub tensor_parallel: usize,
     /// In the order of the program's parameters.
     pub inputs: Vec<Bound>,
     /// In the order of its results.
@@ -77,6 +80,9 @@ pub struct Bound {
     pub shape: Vec<usize>,
     /// `tokens`, `positions`, `slots`, `selected`, `cache`, `table` or `weight`.
     pub is: String,
+    /// The dimension that each core has a part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,19 +97,18 @@ pub struct Yielded {
 }
 
 impl Sidecar {
-    pub(super) fn of(
-        lowered: &Lowered,
-        plan: CachePlan,
-        bucket: Bucket,
-        precision: Precision,
-        hlo: &[u8],
-    ) -> Self {
+    pub(super) fn of(lowered: &Lowered, set: &ProgramSet, bucket: Bucket, hlo: &[u8]) -> Self {
+        let &ProgramSet { plan, precision, ranks, .. } = set;
         let Lowered { module, inputs, outputs } = lowered;
         let bound = inputs.iter().map(|input| Bound {
             name: input.name.clone(),
             element: input.shape.element,
             shape: input.shape.dimensions.clone(),
             is: source_name(input.source).to_owned(),
+            split: match input.source {
+                InputSource::Weight { split, .. } => split,
+                _ => None,
+            },
         });
         let results = module.host_program_shape.result.arrays().iter().zip(outputs).enumerate();
         let results = results.map(|(idx, (shape, name))| {
@@ -118,6 +123,7 @@ impl Sidecar {
             precision,
             bucket: Sizes { slots: bucket.slots, width: bucket.width, context: bucket.context },
             cache: CacheSizes { slots: plan.slots, context: plan.context },
+            tensor_parallel: ranks,
             inputs: bound.collect(),
             outputs: results.collect(),
             compiled: None,

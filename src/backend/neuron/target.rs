@@ -35,6 +35,19 @@ impl Target {
         }
     }
 
+    /// Whether so many cores of the chip, or of its neighbours, can exchange what each has; `true` as well where
+    /// nobody says.
+    ///
+    /// Source: the runtime's "Unsupported topology" (optimum-neuron issue 619), and the ring that Inf2's chips
+    /// of two cores are.
+    pub(super) fn has_ring_of(self, ranks: usize) -> bool {
+        match self {
+            Self::Inf2 => ranks == 1 || ranks.is_multiple_of(2),
+            Self::Trn1 | Self::Trn1n => matches!(ranks, 1 | 2 | 8 | 16) || ranks.is_multiple_of(32),
+            Self::Trn2 | Self::Trn3 => true,
+        }
+    }
+
     /// What the compiler is told of a program, but for where it is and where to write to; always in this order.
     ///
     /// Source: AWS's own command lines for language models (`neuronx-distributed-inference`, `model_wrapper.py`),
@@ -88,6 +101,13 @@ mod tests {
             assert_eq!(serde_json::to_string(&target).unwrap(), format!("\"{target}\""));
         }
         assert!("inf1".parse::<Target>().is_err());
+    }
+
+    #[test]
+    fn cores_that_have_no_ring_share_no_model() {
+        let shared = |target: Target| (1..=32).filter(|&ranks| target.has_ring_of(ranks)).collect::<Vec<_>>();
+        assert_eq!(shared(Target::Trn1), [1, 2, 8, 16, 32]);
+        assert_eq!(shared(Target::Inf2)[..4], [1, 2, 4, 6]);
     }
 
     #[test]

@@ -4,8 +4,10 @@ use super::artifact::Program;
 use super::core::{CoreError, StepBuffer};
 use super::hlo::{ALIAS_SUFFIX, ArrayShape, Bucket, CachePlan, ElementType, Family, InputSource};
 use super::layout::CacheLayout;
-use super::nrt::{LoadedProgram, NrtError, Numbering, Remedy, Runtime, Tensor, TensorInfo, TensorSet, Usage};
-use super::step::{Piece, Planner, Run, StepRow};
+use super::nrt::{
+    LoadedProgram, NrtError, Numbering, Rank, Remedy, Runtime, Tensor, TensorInfo, TensorSet, Usage,
+};
+use super::step::{Piece, Planner, Run};
 use super::target::Target;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -26,6 +28,8 @@ pub(super) struct Setup {
     pub(super) core: usize,
     /// How many the process is to use.
     pub(super) cores: usize,
+    /// Among the cores of its replica.
+    pub(super) rank: Rank,
     pub(super) library: Option<PathBuf>,
     pub(super) target: Target,
     pub(super) plan: CachePlan,
@@ -45,9 +49,6 @@ pub(super) struct Worker {
     runtime: Arc<Runtime>,
     planner: Planner,
     staging: Staging,
-    /// From which position on a slot may hold what is no number, which would spoil whatever looks over it: it is
-    /// zeroed before the slot is used again.
-    poisoned: Vec<Option<usize>>,
     failures: u32,
 }
 
@@ -88,7 +89,6 @@ impl Worker {
             runtime,
             planner,
             staging: Staging::default(),
-            poisoned: vec![None; setup.plan.slots],
             failures: 0,
             setup,
         };
@@ -122,13 +122,14 @@ impl Worker {
         }
     }
 
-    /// Loads every program and binds it.
+    /// Loads every program and binds it: all ranks in the same order, as each load waits for the others.
     pub(super) fn load(&mut self) -> Result<(), CoreError> {
         let programs = Arc::clone(&self.setup.programs);
         for program in programs.iter() {
             let neff = std::fs::read(&program.neff)
                 .map_err(|error| self.refuse(format!("cannot read {}: {error}", program.neff.display())))?;
-            let loaded = self.call(LoadedProgram::load(&self.runtime, self.setup.core, &neff));
+            let Setup { core, rank, .. } = self.setup;
+            let loaded = self.call(LoadedProgram::load(&self.runtime, core, rank, &neff));
             let loaded =
                 loaded.map_err(|error| self.refuse(format!("{}: {error}", program.neff.display())))?;
             let loaded = self.bind(program, loaded)?;
@@ -197,26 +198,34 @@ impl Worker {
     }
 
     fn run_all(&mut self, step: &mut StepBuffer) -> Result<(), CoreError> {
-        for row in &step.rows {
-            self.purify(row.slot)?;
+        for &(slot, from) in &step.cleared {
+            self.clear(slot, from)?;
         }
-        let wanted: usize = step.rows.iter().map(|row| row.len - row.logits_from).sum();
-        step.logits.resize(wanted * self.setup.vocab_size, 0.0);
+        if self.is_read() {
+            let wanted: usize = step.rows.iter().map(|row| row.len - row.logits_from).sum();
+            step.logits.resize(wanted * self.setup.vocab_size, 0.0);
+        }
         self.planner.plan(&step.rows);
         let run_tokens = |run: &Run| self.planner.bucket(run.program).tokens();
         let ran: usize = self.planner.runs.iter().map(run_tokens).sum();
         step.padded = ran - step.tokens.len();
+        let mut read = Ok(());
         for run in 0..self.planner.runs.len() {
-            if let Err(error) = self.run(run, step) {
-                // Whatever the run wrote is past what its rows keep, and may be no number.
-                self.poison(run, &step.rows);
-                return Err(error);
+            self.run(run, step)?;
+            if self.is_read() && read.is_ok() {
+                // If that goes wrong, the other ranks do not know, and wait for this one in the next run.
+                read = self.read(run, step);
             }
         }
-        Ok(())
+        read
     }
 
-    fn run(&mut self, run: usize, step: &mut StepBuffer) -> Result<(), CoreError> {
+    /// All ranks compute the same logits.
+    fn is_read(&self) -> bool {
+        self.setup.rank.rank == 0
+    }
+
+    fn run(&mut self, run: usize, step: &StepBuffer) -> Result<(), CoreError> {
         let run = self.planner.runs[run].clone();
         let bucket = self.planner.bucket(run.program);
         let pieces = &self.planner.pieces[run.pieces];
@@ -230,51 +239,38 @@ impl Worker {
         if let (Some(selected), [piece]) = (&program.selected, pieces) {
             call(selected.write_integers(&[integer(piece.len - 1)]))?;
         }
-        call(execute(program))?;
-        for piece in pieces {
+        call(execute(program))
+    }
+
+    /// Reads what logits a run has of those that are wanted.
+    fn read(&self, run: usize, step: &mut StepBuffer) -> Result<(), CoreError> {
+        let run = self.planner.runs[run].clone();
+        let (program, bucket) = (&self.programs[run.program], self.planner.bucket(run.program));
+        for piece in &self.planner.pieces[run.pieces] {
             read_logits(program, bucket, piece, step, self.setup.vocab_size)
-                .map_err(|error| error.of(core))?;
+                .map_err(|error| error.of(self.setup.core))?;
         }
         Ok(())
     }
 
-    fn poison(&mut self, run: usize, rows: &[StepRow]) {
-        for piece in &self.planner.pieces[self.planner.runs[run].pieces.clone()] {
-            let row = rows[piece.row];
-            let poisoned = &mut self.poisoned[row.slot];
-            let from = row.start + piece.from;
-            *poisoned = Some(poisoned.map_or(from, |before| before.min(from)));
-        }
-    }
-
-    /// Zeros what may be no number in a slot.
-    fn purify(&mut self, slot: usize) -> Result<(), CoreError> {
-        let Some(from) = self.poisoned[slot] else { return Ok(()) };
+    /// Zeros what a slot holds from a position on.
+    pub(super) fn clear(&self, slot: usize, from: usize) -> Result<(), CoreError> {
         for cache in &self.caches {
             for (offset, size) in self.setup.layout.tail(slot, from) {
                 self.call(cache.zero(offset, size))?;
             }
         }
-        self.poisoned[slot] = None;
         Ok(())
     }
 
     pub(super) fn copy_prefix(&mut self, from: usize, to: usize, len: usize) -> Result<(), CoreError> {
-        self.purify(from)?;
-        self.purify(to)?;
         let (from, size) = self.setup.layout.prefix(from, len);
         let (to, _) = self.setup.layout.prefix(to, len);
         self.caches.iter().try_for_each(|cache| self.call(cache.copy_within(from, to, size)))
     }
 
     /// What a slot holds of each cache, one after another.
-    pub(super) fn read_prefix(
-        &mut self,
-        slot: usize,
-        len: usize,
-        bytes: &mut Vec<u8>,
-    ) -> Result<(), CoreError> {
-        self.purify(slot)?;
+    pub(super) fn read_prefix(&self, slot: usize, len: usize, bytes: &mut Vec<u8>) -> Result<(), CoreError> {
         let (offset, size) = self.setup.layout.prefix(slot, len);
         bytes.resize(size * self.caches.len(), 0);
         let chunks = bytes.chunks_exact_mut(size.max(1));
@@ -282,7 +278,6 @@ impl Worker {
     }
 
     pub(super) fn write_prefix(&mut self, slot: usize, len: usize, bytes: &[u8]) -> Result<(), CoreError> {
-        self.purify(slot)?;
         let (offset, size) = self.setup.layout.prefix(slot, len);
         let chunks = bytes.chunks_exact(size.max(1));
         self.caches.iter().zip(chunks).try_for_each(|(cache, chunk)| self.call(cache.write(offset, chunk)))
@@ -463,7 +458,7 @@ fn check_device(setup: &Setup, runtime: &Runtime) -> Result<(), CoreError> {
         && needed > memory.limit.saturating_sub(memory.used)
     {
         return refuse(format!(
-            "weights, KV cache and logits take {} MiB, and of its {} MiB {} are taken; compile for fewer --slots or a shorter --context-len",
+            "weights, KV cache and logits take {} MiB, and of its {} MiB {} are taken; compile for fewer --slots, a shorter --context-len or more cores together, with --tensor-parallel",
             needed >> 20,
             memory.limit >> 20,
             memory.used >> 20

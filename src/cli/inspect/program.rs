@@ -132,7 +132,8 @@ fn neff_json(path: &Path, neff: &Neff, members: &[Member], sidecar: Option<&Side
 }
 
 fn print_program(out: &mut impl Write, form: &str, sidecar: &Sidecar) -> io::Result<()> {
-    let Sidecar { hlo_sha256, family, precision, bucket, cache, inputs, compiled, .. } = sidecar;
+    let Sidecar { hlo_sha256, family, precision, bucket, cache, tensor_parallel, inputs, compiled, .. } =
+        sidecar;
     let Sizes { slots, width, context } = bucket;
     let CacheSizes { slots: cache_slots, context: cache_context } = cache;
     writeln!(out, "Program")?;
@@ -142,6 +143,9 @@ fn print_program(out: &mut impl Write, form: &str, sidecar: &Sidecar) -> io::Res
     writeln!(out, "  {:<10}{}", "precision", precision.name())?;
     writeln!(out, "  {:<10}{slots} slots, rows of {width}, a context of {context}", "bucket")?;
     writeln!(out, "  {:<10}{cache_slots} slots of {cache_context} positions", "cache")?;
+    if *tensor_parallel > 1 {
+        writeln!(out, "  {:<10}{tensor_parallel} share the model; arrays are one's part", "cores")?;
+    }
     if let Some(Compiled { key, target, lnc, compiler, flags, neff_sha256, neff_bytes }) = compiled {
         writeln!(out, "\nCompiled")?;
         writeln!(out, "  {:<10}{target}, {lnc} physical core a logical core", "target")?;

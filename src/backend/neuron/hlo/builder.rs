@@ -47,6 +47,8 @@ pub(super) struct ModuleBuilder {
     entry: Vec<Instruction>,
     parameter_names: Vec<String>,
     promised: BTreeMap<usize, RangeInclusive<i64>>,
+    /// All-reduces so far.
+    channels: i64,
     origin: String,
     next_id: i64,
 }
@@ -60,6 +62,7 @@ impl ModuleBuilder {
             entry: Vec::new(),
             parameter_names: Vec::new(),
             promised: BTreeMap::new(),
+            channels: 0,
             origin: String::new(),
             next_id: 1,
         }
@@ -184,6 +187,17 @@ impl ModuleBuilder {
         let computation_id = self.applied(Applied::Reduction(binary), ElementType::F32);
         let initial = self.constant(Scalar::F32(initial))?;
         self.derive(Operation::Reduce { dimensions: vec![dimension], computation_id }, &[operand, initial])
+    }
+
+    /// Of `f32`, the sum of what so many ranks have, on all of them; the operand itself if there is one.
+    pub(super) fn sum_over_ranks(&mut self, operand: Value, ranks: usize) -> Built {
+        if ranks == 1 {
+            return Ok(operand);
+        }
+        let computation_id = self.applied(Applied::Reduction(Binary::Add), ElementType::F32);
+        self.channels += 1;
+        let (channel_id, replica_groups) = (self.channels, vec![(0..ranks).collect()]);
+        self.derive(Operation::AllReduce { channel_id, replica_groups, computation_id }, &[operand])
     }
 
     pub(super) fn gather_rows(&mut self, matrix: Value, indices: Value) -> Built {

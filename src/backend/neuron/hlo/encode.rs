@@ -69,6 +69,11 @@ fn write_instruction(proto: &mut Message, instruction: &Instruction) {
             proto.integer(4, 1); // index_vector_dim
         });
     }
+    if let Operation::AllReduce { replica_groups, .. } = &instruction.operation {
+        for group in replica_groups {
+            proto.message(49, |proto| proto.sizes(1, group.iter().copied()));
+        }
+    }
     if instruction.operation == Operation::LessOrEqual {
         proto.text(63, "LE");
     }
@@ -106,6 +111,7 @@ fn write_attributes(proto: &mut Message, instruction: &Instruction) {
             }
         }
         Operation::DynamicSlice { sizes } => proto.sizes(20, sizes.iter().copied()),
+        Operation::AllReduce { channel_id, .. } => proto.integer(26, *channel_id),
         Operation::Dot { batch, left_contracting, right_contracting } => {
             proto.message(30, |proto| {
                 proto.sizes(1, [*left_contracting]);

@@ -19,7 +19,8 @@ pub(super) fn infer(
         | Operation::Slice { .. }
         | Operation::Convert
         | Operation::Copy
-        | Operation::Unary(_) => Some(1),
+        | Operation::Unary(_)
+        | Operation::AllReduce { .. } => Some(1),
         Operation::Binary(_)
         | Operation::LessOrEqual
         | Operation::Dot { .. }
@@ -60,6 +61,11 @@ pub(super) fn infer(
             dot(operands[0], operands[1], *batch, contracting, declared.element)
         }
         Operation::Reduce { dimensions, .. } => reduce(operands[0], operands[1], dimensions),
+        Operation::AllReduce { .. } => {
+            let is_float = operands[0].element == ElementType::F32;
+            ensure(is_float, || format!("{} is summed over ranks in f32", operands[0]))?;
+            Ok(operands[0].clone())
+        }
         Operation::GatherRows => gather_rows(operands[0], operands[1]),
         Operation::ScatterRows { .. } => {
             let [matrix, indices, rows] = [operands[0], operands[1], operands[2]];

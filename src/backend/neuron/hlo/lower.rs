@@ -3,15 +3,21 @@
 //! Every node yields `f32`. What is multiplied by a matrix, and what the KV cache keeps, is rounded to the
 //! [`Precision`]; products are summed in `f32`. So norms, rotation, softmax and logits are never rounded, and
 //! the lowering that is all `f32` differs in nothing else.
+//!
+//! A program may be for several ranks, each with its part of the heads and of the feed-forward width, and of the
+//! weights that belong to them: what a layer reads is split by its outputs, what it ends in by its inputs, and
+//! the ranks' parts of that are added up. All else (embedding, norms, head) each rank has whole and computes for
+//! itself, so that all have the logits. One program is for all ranks; only the weights differ.
 
 use super::{
     attention::Attention,
     bucket::{BadBucket, Bucket, CachePlan, Family},
     builder::{BuildError, ModuleBuilder, Output, Value, replaced_name},
     module::{ArrayShape, Binary, ElementType, Module, Scalar, Stride, Unary},
+    split::{Indivisible, check_ranks, split_dimension},
     verify::{Violation, verify},
 };
-use crate::model::{Graph, Node, NodeId, Pairing, WeightId};
+use crate::model::{AttentionShape, Graph, Node, NodeId, Pairing, WeightId};
 use serde::{Deserialize, Serialize};
 
 /// How matrices and the KV cache are kept.
@@ -68,10 +74,12 @@ pub enum InputSource {
     /// Cosines and sines of [`rotary_table`].
     Cosines,
     Sines,
-    /// A matrix that an embedding reads is `[vocab, width]`, any other `[in, out]`: transposed.
+    /// A matrix that an embedding reads is `[vocab, width]`, any other `[in, out]`: transposed. A rank has as much
+    /// of the split dimension of the input as its number says, and all of a weight that has none.
     Weight {
         id: WeightId,
         transposed: bool,
+        split: Option<usize>,
     },
 }
 
@@ -89,30 +97,34 @@ pub enum LowerError {
     #[error("a KV cache of {} slots of {} positions has more rows than 2^24, the last that the device counts", .0.slots, .0.context)]
     CacheTooLarge(CachePlan),
     #[error(transparent)]
+    Ranks(#[from] Indivisible),
+    #[error(transparent)]
     Build(#[from] BuildError),
     /// What was written breaks a rule: a mistake of ours.
     #[error(transparent)]
     Violation(#[from] Violation),
 }
 
-/// Writes the program of one bucket, and checks it.
+/// Writes the program of one bucket for so many ranks, and checks it.
 ///
 /// # Errors
 /// [`LowerError::Bucket`], [`LowerError::CacheTooLarge`]: the cache does not hold the bucket, or the device not
-/// the cache.
+/// the cache. [`LowerError::Ranks`]: the model has no equal parts for them.
 pub fn lower(
     graph: &Graph,
     plan: CachePlan,
     bucket: Bucket,
     precision: Precision,
+    ranks: usize,
 ) -> Result<Lowered, LowerError> {
     bucket.check(plan)?;
+    check_ranks(graph, ranks)?;
     let rows = plan.slots.checked_add(1).and_then(|slots| slots.checked_mul(plan.context));
-    let rows = rows.and_then(|rows| rows.checked_mul(graph.cache().kv_heads));
+    let rows = rows.and_then(|rows| rows.checked_mul(graph.cache().kv_heads / ranks));
     if rows.is_none_or(|rows| rows > 1 << f32::MANTISSA_DIGITS) {
         return Err(LowerError::CacheTooLarge(plan));
     }
-    let mut lowering = Lowering::new(graph, plan, bucket, precision)?;
+    let mut lowering = Lowering::new(graph, plan, bucket, precision, ranks)?;
     let mut values: Vec<Value> = Vec::with_capacity(graph.nodes().len());
     for (id, node) in graph.nodes() {
         lowering.builder.enter(format!("{}.{}", kind(node), id.0));
@@ -139,6 +151,7 @@ pub fn rotary_table(graph: &Graph, context: usize, turn: fn(f64) -> f64) -> Vec<
 struct Lowering<'a> {
     graph: &'a Graph,
     bucket: Bucket,
+    ranks: usize,
     element: ElementType,
     builder: ModuleBuilder,
     inputs: Vec<Input>,
@@ -159,6 +172,7 @@ impl<'a> Lowering<'a> {
         plan: CachePlan,
         bucket: Bucket,
         precision: Precision,
+        ranks: usize,
     ) -> Result<Self, BuildError> {
         let element = match precision {
             Precision::Bf16 => ElementType::Bf16,
@@ -178,7 +192,7 @@ impl<'a> Lowering<'a> {
         };
         let cache = graph.cache();
         let cache_shape =
-            ArrayShape::new(element, &[plan.slots + 1, cache.kv_heads, plan.context, cache.head_dim]);
+            ArrayShape::new(element, &[plan.slots + 1, cache.kv_heads / ranks, plan.context, cache.head_dim]);
         let mut caches = Vec::with_capacity(cache.layers);
         for layer in 0..cache.layers {
             let mut cache = |part: &str| {
@@ -192,7 +206,8 @@ impl<'a> Lowering<'a> {
         let table = ArrayShape::new(ElementType::F32, &[plan.context, graph.inverse_frequencies().len()]);
         let cosines = parameters.array("rotary.cosines", InputSource::Cosines, table.clone())?;
         let sines = parameters.array("rotary.sines", InputSource::Sines, table)?;
-        let weights = (0..graph.weights().len()).map(|id| parameters.weight(graph, WeightId(id), element));
+        let ids = (0..graph.weights().len()).map(WeightId);
+        let weights = ids.map(|id| parameters.weight(graph, id, element, ranks));
         let weights = weights.collect::<Result<_, _>>()?;
         let inputs = parameters.inputs;
 
@@ -203,6 +218,7 @@ impl<'a> Lowering<'a> {
         Ok(Self {
             graph,
             bucket,
+            ranks,
             element,
             builder,
             inputs,
@@ -228,6 +244,9 @@ impl<'a> Lowering<'a> {
             Node::Rotary { input, head_dim, pairing } => self.rotary(value(input), head_dim, pairing),
             Node::Attention { layer, query, key, value: values, shape } => {
                 let inputs = [value(query), value(key), value(values)];
+                let AttentionShape { heads, kv_heads, .. } = shape;
+                let shape =
+                    AttentionShape { heads: heads / self.ranks, kv_heads: kv_heads / self.ranks, ..shape };
                 self.attention.attend(&mut self.builder, layer, inputs, &shape)
             }
             Node::GatedActivation { gate, up } => {
@@ -276,6 +295,11 @@ impl<'a> Lowering<'a> {
         let input = builder.convert(input, self.element)?;
         let contracting = if is_transposed(self.graph, weight) { 0 } else { 1 };
         let product = builder.dot(0, (input, 1), (self.weights[weight.0], contracting))?;
+        let product = match split_dimension(self.graph.weight(weight).name.part) {
+            // Each rank has multiplied its part of the inputs.
+            Some(1) => builder.sum_over_ranks(product, self.ranks)?,
+            _ => product,
+        };
         let Some(bias) = bias else { return Ok(product) };
         let bias = builder.broadcast(self.weights[bias.0], &builder.dimensions(product), &[1])?;
         builder.binary(Binary::Add, product, bias)
@@ -341,16 +365,27 @@ impl Parameters<'_> {
     }
 
     /// A matrix in the precision asked for; a vector, a norm's or a bias, in `f32`.
-    fn weight(&mut self, graph: &Graph, id: WeightId, element: ElementType) -> Result<Value, BuildError> {
+    fn weight(
+        &mut self,
+        graph: &Graph,
+        id: WeightId,
+        element: ElementType,
+        ranks: usize,
+    ) -> Result<Value, BuildError> {
         let weight = graph.weight(id);
         let transposed = is_transposed(graph, id);
         let mut dimensions = weight.shape.clone();
+        let split = split_dimension(weight.name.part).filter(|_| ranks > 1);
+        if let Some(dimension) = split {
+            dimensions[dimension] /= ranks;
+        }
+        let split = split.map(|dimension| if transposed { 1 - dimension } else { dimension });
         if transposed {
             dimensions.reverse();
         }
         let element = if dimensions.len() == 1 { ElementType::F32 } else { element };
         let shape = ArrayShape::new(element, &dimensions);
-        self.array(&weight.name.to_string(), InputSource::Weight { id, transposed }, shape)
+        self.array(&weight.name.to_string(), InputSource::Weight { id, transposed, split }, shape)
     }
 }
 

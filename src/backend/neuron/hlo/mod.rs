@@ -1,7 +1,8 @@
 //! The third lowering: a model's graph as HLO, XLA's intermediate language, one module a bucket.
 //!
 //! A module is what `neuronx-cc` makes a device's program of, and what XLA runs on a CPU unchanged. Read in
-//! this order: `module` what a module is and `encode` its bytes, `infer` the shapes, `builder`, [`verify()`] the rules, `bucket` the shapes a model is compiled for, and [`lower()`].
+//! this order: `module` what a module is and `encode` its bytes, `infer` the shapes, `builder`, [`verify()`] the rules,
+//! `bucket` the shapes a model is compiled for, `split` what of it each of several ranks has, and [`lower()`].
 //!
 //! Pure: values in, bytes out. Uses `model`. Absent: files, processes, devices, and the weights' own numbers,
 //! which are parameters of a module and no part of it.
@@ -14,6 +15,7 @@ mod infer;
 mod lower;
 mod module;
 mod ranges;
+mod split;
 mod verify;
 
 pub use bucket::{BadBucket, Bucket, CachePlan, Family};
@@ -21,4 +23,5 @@ pub use builder::BuildError;
 pub use lower::{Input, InputSource, LowerError, Lowered, Precision, lower, rotary_table};
 pub(super) use module::ALIAS_SUFFIX;
 pub use module::{ArrayShape, ElementType, Module, Shape};
+pub use split::Indivisible;
 pub use verify::{Rule, Violation, verify};

@@ -105,6 +105,14 @@ pub enum Operation {
         dimensions: Vec<usize>,
         computation_id: i64,
     },
+    /// The operands of all ranks of each group as one: the only exchange between cores.
+    AllReduce {
+        /// Its own in the module, from 1 on.
+        channel_id: i64,
+        /// By number.
+        replica_groups: Vec<Vec<usize>>,
+        computation_id: i64,
+    },
     /// Rows of a matrix by a vector of their indices.
     GatherRows,
     /// A matrix, indices of its rows, and the rows to put there; no index may come twice.
@@ -215,6 +223,7 @@ impl Operation {
             Self::Select => "select",
             Self::Dot { .. } => "dot",
             Self::Reduce { .. } => "reduce",
+            Self::AllReduce { .. } => "all-reduce",
             Self::GatherRows => "gather",
             Self::ScatterRows { .. } => "scatter",
             Self::Tuple => "tuple",
@@ -224,9 +233,9 @@ impl Operation {
     /// The computation it applies.
     pub fn computation_id(&self) -> Option<i64> {
         match *self {
-            Self::Reduce { computation_id, .. } | Self::ScatterRows { computation_id } => {
-                Some(computation_id)
-            }
+            Self::Reduce { computation_id, .. }
+            | Self::AllReduce { computation_id, .. }
+            | Self::ScatterRows { computation_id } => Some(computation_id),
             _ => None,
         }
     }

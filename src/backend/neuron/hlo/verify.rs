@@ -7,8 +7,8 @@
 use super::{
     infer::{infer, infer_tuple},
     module::{
-        ALIAS_SUFFIX, ArrayShape, Computation, INPUT_NAME, Instruction, Module, OUTPUT_NAMES, Operation,
-        ProgramShape, Shape,
+        ALIAS_SUFFIX, ArrayShape, Binary, Computation, INPUT_NAME, Instruction, Module, OUTPUT_NAMES,
+        Operation, ProgramShape, Shape,
     },
     ranges::check_ranges,
 };
@@ -63,6 +63,12 @@ pub enum Rule {
     BoundNames,
     #[error("it takes the place of a parameter that is not there, is taken, or has another shape or name")]
     Alias,
+    #[error("its channel is not from 1 to 2^31 - 1, or another's in the module")]
+    Channel,
+    #[error("it is not over one group of ranks 0, 1 and so on, two at least, and the same as the others")]
+    ReplicaGroups,
+    #[error("it does not add up what the ranks have")]
+    NoSum,
     #[error("its index may be {actual}; the array has {limit}")]
     IndexRange { actual: String, limit: usize },
     #[error("its numbers may be {0}: integers are exact up to 2^24 on the device")]
@@ -83,6 +89,7 @@ pub fn verify(module: &Module) -> Result<(), Violation> {
         check_computation(computation, &seen)?;
         seen.insert(computation.id, computation);
     }
+    check_collectives(module)?;
     check_entry(module)
 }
 
@@ -174,7 +181,7 @@ fn check_shape(instruction: &Instruction, operands: &[&Instruction]) -> Result<(
     ensure(instruction.shape == expected, place, Rule::Shape { actual, expected: expected_text })
 }
 
-/// What a reduction or a scatter applies takes two scalars of the array's type and yields one.
+/// What a reduction, over ranks too, or a scatter applies takes two scalars of the array's type and yields one.
 fn check_applied(instruction: &Instruction, callees: &BTreeMap<i64, &Computation>) -> Result<(), Violation> {
     let Some(id) = instruction.operation.computation_id() else { return Ok(()) };
     let Some(callee) = callees.get(&id) else { return violation(&instruction.name, Rule::CalleeOrder(id)) };
@@ -182,6 +189,32 @@ fn check_applied(instruction: &Instruction, callees: &BTreeMap<i64, &Computation
     let ProgramShape { parameters, result } = &callee.program_shape;
     let fits = parameters.len() == 2 && parameters.iter().all(|(_, shape)| Some(shape) == scalar.as_ref());
     ensure(fits && Some(result) == scalar.as_ref(), &instruction.name, Rule::Applied)
+}
+
+/// Ranks run one program and wait for each other at each exchange: it has to be one that all of them come to.
+fn check_collectives(module: &Module) -> Result<(), Violation> {
+    let mut channels = HashSet::new();
+    let mut first = None;
+    for instruction in module.computations.iter().flat_map(|computation| &computation.instructions) {
+        let Operation::AllReduce { channel_id, replica_groups, computation_id } = &instruction.operation
+        else {
+            continue;
+        };
+        let place = &instruction.name;
+        let own = (1..=MAX_ID).contains(channel_id) && channels.insert(channel_id);
+        ensure(own, place, Rule::Channel)?;
+        let all = match replica_groups.as_slice() {
+            [group] => group.len() > 1 && group.iter().copied().eq(0..group.len()),
+            _ => false,
+        };
+        let same = first.get_or_insert(replica_groups) == &replica_groups;
+        ensure(all && same, place, Rule::ReplicaGroups)?;
+        let applied = module.computations.iter().find(|computation| computation.id == *computation_id);
+        let root = applied.and_then(|applied| applied.instructions.last());
+        let adds = root.is_some_and(|root| root.operation == Operation::Binary(Binary::Add));
+        ensure(adds, place, Rule::NoSum)?;
+    }
+    Ok(())
 }
 
 /// What scatter applies leaves the old value unused, so a parameter of such a function may be.

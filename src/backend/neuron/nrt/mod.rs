@@ -17,5 +17,5 @@ mod sys;
 
 pub(super) use dtype::Numbering;
 pub(super) use result::NrtError;
-pub(super) use safe::{LoadedProgram, Runtime, Tensor, TensorInfo, TensorSet, Usage};
+pub(super) use safe::{LoadedProgram, Rank, Runtime, Tensor, TensorInfo, TensorSet, Usage};
 pub(super) use status::Remedy;

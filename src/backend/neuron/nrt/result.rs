@@ -115,6 +115,23 @@ impl Api {
         handle("nrt_load", status, model)
     }
 
+    /// Returns once every rank of the program is being loaded, each by a thread of its own.
+    ///
+    /// # Safety
+    /// After [`init`](Self::init).
+    pub(super) unsafe fn load_collectives(
+        &self,
+        neff: &[u8],
+        core: i32,
+        (rank, ranks): (u32, u32),
+    ) -> Result<NonNull<NrtModel>, NrtError> {
+        let mut model = ptr::null_mut();
+        let (bytes, size) = (neff.as_ptr().cast(), neff.len());
+        // SAFETY: as of `load`.
+        let status = unsafe { (self.nrt_load_collectives)(bytes, size, core, -1, rank, ranks, &mut model) };
+        handle("nrt_load_collectives", status, model)
+    }
+
     /// # Safety
     /// The model is not used again.
     pub(super) unsafe fn unload(&self, model: NonNull<NrtModel>) -> Result<(), NrtError> {

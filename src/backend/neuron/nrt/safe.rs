@@ -291,6 +291,13 @@ pub(crate) struct LoadedProgram {
     core: usize,
 }
 
+/// Which of the cores that run a program together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rank {
+    pub(crate) rank: u32,
+    pub(crate) ranks: u32,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Usage {
     Input,
@@ -309,12 +316,23 @@ pub(crate) struct TensorInfo {
 }
 
 impl LoadedProgram {
-    pub(crate) fn load(runtime: &Arc<Runtime>, core: usize, neff: &[u8]) -> Result<Self, NrtError> {
-        // Libraries before SDK 2.32 race when programs are loaded at the same time.
+    /// A program of several ranks blocks until all of them are being loaded, each by a thread of its own.
+    pub(crate) fn load(
+        runtime: &Arc<Runtime>,
+        core: usize,
+        Rank { rank, ranks }: Rank,
+        neff: &[u8],
+    ) -> Result<Self, NrtError> {
+        // Libraries before SDK 2.32 race when programs are loaded at the same time, which ranks have to be.
         static LOADING: Mutex<()> = Mutex::new(());
-        let _one_at_a_time = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: a runtime is initialised.
-        let raw = unsafe { runtime.api.load(neff, core_number(core)) }?;
+        let _one_at_a_time = (ranks == 1).then(|| LOADING.lock().unwrap_or_else(PoisonError::into_inner));
+        let (core_number, api) = (core_number(core), &runtime.api);
+        let raw = match ranks {
+            // SAFETY: a runtime is initialised.
+            1 => unsafe { api.load(neff, core_number) },
+            // SAFETY: as above.
+            _ => unsafe { api.load_collectives(neff, core_number, (rank, ranks)) },
+        }?;
         Ok(Self { runtime: Arc::clone(runtime), raw, core })
     }
 

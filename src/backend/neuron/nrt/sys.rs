@@ -151,6 +151,7 @@ api! {
         nrt_close: fn();
         nrt_get_version: fn(*mut NrtVersion, usize) -> NrtStatus;
         nrt_load: fn(*const c_void, usize, i32, i32, *mut *mut NrtModel) -> NrtStatus;
+        nrt_load_collectives: fn(*const c_void, usize, i32, i32, u32, u32, *mut *mut NrtModel) -> NrtStatus;
         nrt_unload: fn(*mut NrtModel) -> NrtStatus;
         nrt_get_model_tensor_info: fn(*mut NrtModel, *mut *mut NrtTensorInfoArray) -> NrtStatus;
         nrt_free_model_tensor_info: fn(*mut NrtTensorInfoArray) -> NrtStatus;

@@ -17,6 +17,7 @@ fn sound() -> Module {
     let gathered = builder.gather_rows(table, ids).unwrap();
     let wide = builder.convert(gathered, ElementType::F32).unwrap();
     let sum = builder.reduce(Binary::Add, wide, 1, 0.0).unwrap();
+    let sum = builder.sum_over_ranks(sum, 2).unwrap();
     let sum = builder.broadcast(sum, &[3, 4], &[0]).unwrap();
     let logits = builder.binary(Binary::Divide, wide, sum).unwrap();
     let written = builder.scatter_rows(cache, rows, gathered).unwrap();
@@ -213,6 +214,55 @@ fn shapes_follow_from_operands_and_lie_row_major() {
     });
     check(&Rule::Tuple, &convert, |module| {
         of(module, "convert").shape = Shape::Tuple(vec![ArrayShape::new(ElementType::F32, &[3, 4])]);
+    });
+}
+
+#[test]
+fn ranks_meet_in_one_group_over_a_channel_of_its_own_and_add_up() {
+    let exchange = name_of("all-reduce");
+    let with = |channel: i64, groups: Vec<Vec<usize>>| {
+        move |module: &mut Module| {
+            let Operation::AllReduce { channel_id, replica_groups, .. } =
+                &mut of(module, "all-reduce").operation
+            else {
+                unreachable!("it is the one of that opcode")
+            };
+            (*channel_id, *replica_groups) = (channel, groups);
+        }
+    };
+    check(&Rule::Channel, &exchange, with(0, vec![vec![0, 1]]));
+    check(&Rule::Channel, &exchange, with(1 << 31, vec![vec![0, 1]]));
+    for groups in [vec![], vec![vec![0]], vec![vec![1, 0]], vec![vec![0, 2]], vec![vec![0, 1], vec![2, 3]]] {
+        check(&Rule::ReplicaGroups, &exchange, with(1, groups));
+    }
+    let second = |module: &mut Module| {
+        let mut second = of(module, "all-reduce").clone();
+        (second.id, second.name) = (900, "second".to_owned());
+        let (first, second_id) = (of(module, "all-reduce").id, second.id);
+        let user = entry(module).instructions.iter_mut().find(|user| user.operand_ids.contains(&first));
+        let user = user.unwrap();
+        user.operand_ids = vec![second_id];
+        second.operand_ids = vec![first];
+        let at = entry(module).instructions.iter().position(|of| of.id == first).unwrap();
+        entry(module).instructions.insert(at + 1, second);
+    };
+    check(&Rule::Channel, "second", second);
+    check(&Rule::ReplicaGroups, "second", |module| {
+        second(module);
+        let instructions = &mut entry(module).instructions;
+        let second = instructions.iter_mut().find(|of| of.name == "second").unwrap();
+        let Operation::AllReduce { channel_id, replica_groups, .. } = &mut second.operation else {
+            unreachable!("it is a copy of one")
+        };
+        (*channel_id, *replica_groups) = (2, vec![vec![0, 1, 2, 3]]);
+    });
+    check(&Rule::NoSum, &exchange, |module| {
+        module.computations[0].instructions.last_mut().unwrap().operation =
+            Operation::Binary(Binary::Maximum);
+    });
+    check(&Rule::Operation(String::new()), &exchange, |module| {
+        let of_ids = of(module, "parameter").id;
+        of(module, "all-reduce").operand_ids = vec![of_ids];
     });
 }
 
