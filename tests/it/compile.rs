@@ -163,7 +163,7 @@ fn an_artifact_is_what_the_model_is_lowered_to_wherever_it_lies() {
     assert_eq!((artifact.plan, artifact.precision, artifact.target), (plan, Precision::Bf16, Target::Inf2));
     assert_eq!(artifact.programs.len(), 2);
     for program in artifact.programs {
-        let lowered = lower(&model.graph, plan, program.bucket, Precision::Bf16).unwrap();
+        let lowered = lower(&model.graph, plan, program.bucket, Precision::Bf16, 1).unwrap();
         assert_eq!(program.inputs, lowered.inputs);
         assert!(program.neff.starts_with(elsewhere.path()) && program.neff.is_file());
         let [logits, caches @ ..] = program.outputs.as_slice() else { panic!("there are outputs") };

@@ -54,8 +54,9 @@ contract!(ort_bf16, super::open("ort", "qwen2", super::WeightsForm::Stored), tol
 contract!(ort_stored, super::open("ort", "gguf-Q4_1.gguf", super::WeightsForm::Stored), tolerance = 0.0);
 
 // On XLA, where programs of other shapes may sum in other orders.
-contract!(neuron_f32, crate::neuron::contract_subject(1), tolerance = 1e-4);
-contract!(neuron_two_cores, crate::neuron::contract_subject(2), tolerance = 1e-4);
+contract!(neuron_f32, crate::neuron::contract_subject(1, 1), tolerance = 1e-4);
+contract!(neuron_two_cores, crate::neuron::contract_subject(2, 1), tolerance = 1e-4);
+contract!(neuron_two_ranks, crate::neuron::contract_subject(1, 2), tolerance = 1e-4);
 
 fn scripted() -> Box<dyn Backend> {
     Box::new(ScriptedBackend::new(ScriptedBackend::small_limits()))

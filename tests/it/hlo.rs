@@ -2,7 +2,7 @@
 //! and holds them to transformers' golden values.
 
 use crate::models::{fixture, fixture_path};
-use mondai::backend::neuron::hlo::{Bucket, CachePlan, Precision, lower};
+use mondai::backend::neuron::hlo::{Bucket, CachePlan, InputSource, Precision, lower};
 use std::path::Path;
 use std::process::Command;
 
@@ -116,10 +116,14 @@ fn the_default_buckets_can_be_written() {
     let plan = CachePlan { slots: 8, context: 2048 };
     for model in ["llama", "gguf-llama3-rope.gguf", "qwen2", "qwen3"] {
         let graph = fixture(model).graph;
+        let kv_heads = graph.cache().kv_heads;
         for bucket in Bucket::defaults(plan) {
-            for precision in [Precision::Bf16, Precision::F32] {
-                let lowered = lower(&graph, plan, bucket, precision).unwrap();
+            for (precision, ranks) in [(Precision::Bf16, 1), (Precision::F32, 1), (Precision::Bf16, kv_heads)]
+            {
+                let lowered = lower(&graph, plan, bucket, precision, ranks).unwrap();
                 assert_eq!(lowered.inputs.len(), lowered.module.host_program_shape.parameters.len());
+                let cache = lowered.inputs.iter().find(|input| input.source == InputSource::Cache);
+                assert_eq!(cache.unwrap().shape.dimensions[1], kv_heads / ranks);
             }
         }
     }
@@ -130,12 +134,18 @@ fn what_a_cache_or_the_device_cannot_hold_is_refused() {
     let graph = fixture("llama").graph;
     let error = |slots, context, bucket: &str| {
         let plan = CachePlan { slots, context };
-        lower(&graph, plan, bucket.parse().unwrap(), Precision::Bf16).unwrap_err().to_string()
+        lower(&graph, plan, bucket.parse().unwrap(), Precision::Bf16, 1).unwrap_err().to_string()
     };
     assert!(error(4, 128, "8x1x128").contains("8x1x128 has more slots or positions than the KV cache"));
     // Two heads, and a slot for padding: one row too many.
     assert!(error(127, 65_537, "1x1x256").contains("more rows than 2^24"));
     assert!(error(usize::MAX, 2, "1x1x1").contains("more rows than 2^24"));
+    for ranks in [0, 4, usize::MAX] {
+        let plan = CachePlan { slots: 1, context: 64 };
+        let shared = lower(&graph, plan, "1x1x64".parse().unwrap(), Precision::Bf16, ranks);
+        let text = shared.unwrap_err().to_string();
+        assert!(text.contains("2 key-value heads") && text.contains("--tensor-parallel"), "{text}");
+    }
 }
 
 #[test]

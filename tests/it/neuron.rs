@@ -2,7 +2,7 @@
 
 use crate::default_model;
 use crate::logits::{Runner, check_golden_on};
-use crate::models::{fixture, options};
+use crate::models::{fixture, fixture_path, options};
 use mondai::backend::neuron::compile::{CompileOptions, compile};
 use mondai::backend::neuron::hlo::{Bucket, Precision};
 use mondai::backend::neuron::neuronx_cc::NeuronxCc;
@@ -16,6 +16,8 @@ use mondai::generation::Generator;
 use mondai::metrics::Metrics;
 use mondai::model::Model;
 use mondai::quiz::{QuizEvent, QuizRequest, QuizService, QuizSpec};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use std::error::Error;
 use std::fs;
@@ -32,7 +34,9 @@ fn built(name: &str) -> PathBuf {
 }
 
 pub(crate) fn library() -> PathBuf {
-    assert!(std::env::var_os("FAKE_NRT_PJRT").is_some(), "FAKE_NRT_PJRT is not set; scripts/test.sh sets it");
+    for variable in ["FAKE_NRT_PJRT", "NEURON_RT_ROOT_COMM_ID"] {
+        assert!(std::env::var_os(variable).is_some(), "{variable} is not set; scripts/test.sh sets it");
+    }
     built("libfake_nrt.so")
 }
 
@@ -47,6 +51,11 @@ pub(crate) struct Programs<'a> {
 
 impl Programs<'_> {
     pub(crate) fn compile(&self, model: &Model, target: Target) -> TempDir {
+        self.compile_for(1, model, target)
+    }
+
+    /// For so many cores that share the model.
+    pub(crate) fn compile_for(&self, ranks: usize, model: &Model, target: Target) -> TempDir {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let bucket = |bucket: &&str| bucket.parse::<Bucket>().expect("it is a bucket");
         let programs = ProgramOptions {
@@ -54,6 +63,7 @@ impl Programs<'_> {
             context_len: self.context_len,
             buckets: self.buckets.iter().map(bucket).collect(),
             precision: self.precision,
+            ranks,
         };
         let compiler = built("neuronx-cc");
         let compiler = NeuronxCc::find(Some((&compiler, "the test".to_owned()))).expect("it is there");
@@ -135,16 +145,16 @@ impl Drop for Turn {
     }
 }
 
-/// Of the contract: a tiny model for a few slots.
-pub(crate) fn contract_subject(cores: usize) -> Box<dyn Backend> {
-    static FOLDERS: [OnceLock<TempDir>; 3] = [const { OnceLock::new() }; 3];
+/// Of the contract: a tiny model for a few slots, in so many replicas of so many cores.
+pub(crate) fn contract_subject(replicas: usize, ranks: usize) -> Box<dyn Backend> {
+    static FOLDERS: [[OnceLock<TempDir>; 3]; 3] = [const { [const { OnceLock::new() }; 3] }; 3];
     let model = fixture("llama");
-    let folder = FOLDERS[cores].get_or_init(|| {
-        let programs =
-            Programs { slots: 4 / cores, context_len: 96, precision: Precision::F32, buckets: &[] };
-        programs.compile(&model, Target::Inf2)
+    let folder = FOLDERS[replicas][ranks].get_or_init(|| {
+        let slots = 4 / replicas;
+        let programs = Programs { slots, context_len: 96, precision: Precision::F32, buckets: &[] };
+        programs.compile_for(ranks, &model, Target::Inf2)
     });
-    open(&model, folder.path(), cores)
+    open(&model, folder.path(), replicas * ranks)
 }
 
 /// Goes on greedily after a prompt in one slot, beside others that do the like; each step's logits of each slot.
@@ -183,10 +193,10 @@ fn best(logits: &[f32]) -> u32 {
 
 /// Greedy tokens of the reference are those of the device for so many steps, alone and beside others; returns the
 /// largest difference of a logit.
-fn compare(model: &Model, folder: &Path, prompts: &[&[u32]], steps: usize) -> f32 {
+fn compare(model: &Model, folder: &Path, cores: usize, prompts: &[&[u32]], steps: usize) -> f32 {
     let mut reference =
         backend::open("candle", model, &options(prompts.len(), WeightsForm::F32)).expect("candle runs it");
-    let mut device = open(model, folder, 1);
+    let mut device = open(model, folder, cores);
     let expected = greedy(&mut *reference, prompts, steps);
     let together = greedy(&mut *device, prompts, steps);
     let alone = greedy(&mut *device, &prompts[..1], steps);
@@ -219,8 +229,56 @@ fn every_architecture_is_transformers_and_the_reference_for_64_greedy_tokens() {
 
         let prompts = prompts(model.graph.vocab_size() as u32);
         let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-        let worst = compare(&model, folder.path(), &prompts, 64);
+        let worst = compare(&model, folder.path(), 1, &prompts, 64);
         // Both in f32, summed in other orders.
+        assert!(worst <= 1e-4, "{name}: logits differ by {worst}");
+    }
+}
+
+/// Of `qwen2`, whose layers have biases and one key-value head: the same model with that head twice, which is
+/// what makes it one for two cores. Half of the query heads attend to each of the two.
+fn qwen2_of_two_heads(folder: &Path) -> Model {
+    let from = fixture_path("qwen2");
+    let parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    let files = parts.map(|part| fs::read(from.join(part)).expect("the fixture is there"));
+    let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    for file in &files {
+        for (name, view) in SafeTensors::deserialize(file).expect("the fixture is sound").iter() {
+            let (mut shape, mut bytes) = (view.shape().to_vec(), view.data().to_vec());
+            if name.contains("k_proj") || name.contains("v_proj") {
+                shape[0] *= 2;
+                bytes.extend_from_within(..);
+            }
+            tensors.push((name.to_owned(), view.dtype(), shape, bytes));
+        }
+    }
+    let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+        (name.clone(), TensorView::new(*dtype, shape.clone(), bytes).expect("it is as long as its shape"))
+    });
+    let file = folder.join("model.safetensors");
+    safetensors::serialize_to_file(views, None, &file).expect("it can be written");
+    let config = fs::read_to_string(from.join("config.json")).expect("the fixture is there");
+    let mut config: Value = serde_json::from_str(&config).expect("the fixture is sound");
+    assert_eq!(config["num_key_value_heads"], 1);
+    config["num_key_value_heads"] = 2.into();
+    fs::write(folder.join("config.json"), config.to_string()).expect("it can be written");
+    Model::open(folder.to_str().expect("it is UTF-8"), Path::new("models")).expect("it is a model")
+}
+
+#[test]
+fn two_cores_that_share_a_model_are_transformers_and_the_reference_for_64_greedy_tokens() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let doubled = qwen2_of_two_heads(folder.path());
+    let models = ["llama", "llama-tied-linear", "qwen3"].map(|name| (name, fixture(name)));
+    for (name, model) in models.into_iter().chain([("qwen2", doubled)]) {
+        let programs = Programs { slots: 4, context_len: 160, precision: Precision::F32, buckets: &[] };
+        let folder = programs.compile_for(2, &model, Target::Inf2);
+        let subject = format!("neuron, two cores, {name}");
+        check_golden_on(&mut Runner::new(open(&model, folder.path(), 2)), &subject, name);
+
+        let prompts = prompts(model.graph.vocab_size() as u32);
+        let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+        let worst = compare(&model, folder.path(), 2, &prompts, 64);
         assert!(worst <= 1e-4, "{name}: logits differ by {worst}");
     }
 }
