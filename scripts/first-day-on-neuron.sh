@@ -27,9 +27,9 @@ try() {
 
 # A tiny model of the tests: random weights, two layers, programs of some 20 KB.
 tiny() {
-    "$mondai" "$@" --model tests/fixtures/golden/llama --slots 2 --context-len 128
+    "$mondai" "$@" --model tests/fixtures/golden/llama --slots 2
 }
-compile_tiny() { tiny compile --target "$target" --precision "$1" --output "$work/tiny-$1" "${@:2}"; }
+compile_tiny() { tiny compile --target "$target" --output "$work/tiny-$1" --precision "${@:2}"; }
 trial_tiny() {
     "$mondai" doctor neuron --trial --model tests/fixtures/golden/llama --cores "$cores" \
         --neuron-programs "$work/tiny-$1"
@@ -49,11 +49,11 @@ bench() {
 try "the machine" "$mondai" doctor neuron
 try "the compiler" "$compiler" --version
 try "the operators it takes" "$compiler" list-operators --framework XLA
-try "the smallest program: one token, 16 positions" compile_tiny f32 --bucket 1x1x16 --context-len 16
-try "two layers, f32" compile_tiny f32
+try "the smallest program: one token, 16 positions" compile_tiny smallest f32 --bucket 1x1x16 --context-len 16
+try "two layers, f32" compile_tiny f32 f32 --context-len 128
 try "headers, members and sizes of what came out" inspect_all
 try "names, aliases in place and accuracy: two layers, f32" trial_tiny f32
-try "two layers, bf16" compile_tiny bf16
+try "two layers, bf16" compile_tiny bf16 bf16 --context-len 128
 try "accuracy: two layers, bf16" trial_tiny bf16
 try "the model" "$mondai" compile --model "$model" --target "$target"
 try "a second run compiles nothing" "$mondai" compile --model "$model" --target "$target"
