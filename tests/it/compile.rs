@@ -368,7 +368,10 @@ fn a_compiler_that_is_not_there_or_does_no_work_is_told() {
         assert!(error.contains(expected), "{error}");
     }
     let error = with("MONDAI_NEURONX_CC", &folder.path().join("missing"));
-    assert!(error.contains("missing, which environment MONDAI_NEURONX_CC names as the Neuron"), "{error}");
+    assert!(
+        error.contains("missing, named as the Neuron compiler by environment MONDAI_NEURONX_CC"),
+        "{error}"
+    );
     assert!(!output.exists());
 
     for (lines, expected) in [

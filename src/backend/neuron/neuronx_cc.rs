@@ -33,7 +33,7 @@ pub struct NeuronxCc {
 
 #[derive(Debug, thiserror::Error)]
 pub enum CompilerError {
-    #[error("{path}, which {named_by} names as the Neuron compiler, is not a program; {INSTALL}")]
+    #[error("{path}, named as the Neuron compiler by {named_by}, is not a program; {INSTALL}")]
     NotThere { path: PathBuf, named_by: String },
     #[error("{PROGRAM}, the Neuron compiler, is in no folder of PATH ({folders}); {INSTALL}")]
     NotInPath { folders: String },
@@ -191,6 +191,6 @@ mod tests {
 
         assert_eq!(NeuronxCc::find(Some((&program, "--x".to_owned()))).unwrap().path(), program);
         let error = NeuronxCc::find(Some((&bin, "flag".to_owned()))).unwrap_err().to_string();
-        assert!(error.contains("which flag names as the Neuron compiler, is not a program"), "{error}");
+        assert!(error.contains("named as the Neuron compiler by flag, is not a program"), "{error}");
     }
 }

@@ -68,7 +68,9 @@ impl NrtStatus {
     /// What helps, where AWS's pages say more than the remedy does.
     fn advice(self) -> Option<&'static str> {
         Some(match self.0 {
-            2 => "at start: is there a Neuron device, and is it free? See `mondai doctor neuron`",
+            2 => {
+                "at start: is there a Neuron device, has it the cores asked for, and are they free? See `mondai doctor neuron`"
+            }
             4 => "the core's memory does not suffice: fewer slots or a shorter context, see `mondai compile`",
             6 => "when loading: the program may be compiled for another kind of chip",
             9 => "there are fewer free cores than were asked for",
