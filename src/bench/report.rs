@@ -123,6 +123,7 @@ impl Report {
                 given("temperature", sampling.temperature.map(|value| value.to_string())),
                 given("top_p", sampling.top_p.map(|value| value.to_string())),
                 given("top_k", sampling.top_k.map(|value| value.to_string())),
+                given("min_p", sampling.min_p.map(|value| value.to_string())),
             ]
             .into_iter()
             .flatten()

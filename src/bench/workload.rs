@@ -42,6 +42,7 @@ pub struct Sampling {
     pub temperature: Option<f32>,
     pub top_p: Option<f32>,
     pub top_k: Option<u64>,
+    pub min_p: Option<f32>,
 }
 
 /// One request, ready for any target that can take its kind.
@@ -191,6 +192,7 @@ impl Sampling {
             ("temperature", self.temperature.map(|value| json!(value))),
             ("top_p", self.top_p.map(|value| json!(value))),
             ("top_k", self.top_k.map(|value| json!(value))),
+            ("min_p", self.min_p.map(|value| json!(value))),
         ];
         for (name, value) in values {
             if let Some(value) = value {

@@ -96,13 +96,15 @@ struct RequestFlags {
     /// The same seed, the same requests
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// [default: 0 for chat, the target's own for quizzes, 0.7 with a schema]
+    /// [default: 0 for chat, the target's own for quizzes; with a schema 0.7, cut at top-p 0.95, top-k 40, min-p 0.05]
     #[arg(long, value_name = "T")]
     temperature: Option<f32>,
     #[arg(long, value_name = "P")]
     top_p: Option<f32>,
     #[arg(long, value_name = "K")]
     top_k: Option<u64>,
+    #[arg(long, value_name = "P")]
+    min_p: Option<f32>,
     /// Let replies of `chat` end where the model ends them, instead of all at --tokens
     #[arg(long)]
     respect_eos: bool,
@@ -309,10 +311,16 @@ impl Place {
 
 impl RequestFlags {
     fn options(&self) -> WorkloadOptions {
-        let (tokens, temperature) = match self.workload {
-            Workload::Schema => (256, Some(0.7)),
-            Workload::Quiz => (0, None),
-            Workload::Chat | Workload::Prefill | Workload::Decode => (128, Some(0.0)),
+        let greedy = Sampling { temperature: Some(0.0), ..Sampling::default() };
+        let (tokens, sampling) = match self.workload {
+            // Servers cut the distribution differently where nothing is said, and how many items are valid
+            // depends on it.
+            Workload::Schema => (
+                256,
+                Sampling { temperature: Some(0.7), top_p: Some(0.95), top_k: Some(40), min_p: Some(0.05) },
+            ),
+            Workload::Quiz => (0, Sampling::default()),
+            Workload::Chat | Workload::Prefill | Workload::Decode => (128, greedy),
         };
         WorkloadOptions {
             workload: self.workload,
@@ -322,9 +330,10 @@ impl RequestFlags {
             seed: self.seed,
             ignore_eos: !self.respect_eos,
             sampling: Sampling {
-                temperature: self.temperature.or(temperature),
-                top_p: self.top_p,
-                top_k: self.top_k,
+                temperature: self.temperature.or(sampling.temperature),
+                top_p: self.top_p.or(sampling.top_p),
+                top_k: self.top_k.or(sampling.top_k),
+                min_p: self.min_p.or(sampling.min_p),
             },
         }
     }

@@ -52,6 +52,7 @@ pub(super) async fn chat(
         top_k: chat.sampling.top_k.map_or(defaults.top_k, |top_k| top_k as usize),
         seed: chat.seed,
         ..defaults
+        min_p: chat.sampling.min_p.unwrap_or(defaults.min_p),
     };
     let request = TextRequest {
         prompt: Prompt::Chat(vec![message(Role::System, chat.system), message(Role::User, &chat.user)]),
