@@ -106,6 +106,9 @@ settings! {
     context_len: usize = 0, "TOKENS";
     /// Tokens of one step; longer prompts are cut into several
     max_step_tokens: usize = 256, "TOKENS";
+    /// Tokens that a step may guess ahead of a reply, to be kept where the reply has them: what it says stays the
+    /// same; 0: none
+    max_draft_tokens: usize = 7, "TOKENS";
     /// Requests that may wait for a slot; more are refused
     max_queued: usize = 128, "N";
     /// A step that takes longer than this makes the server not ready, and a NeuronCore lost

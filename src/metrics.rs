@@ -64,6 +64,8 @@ pub struct Metrics {
     time_to_first_token_seconds: Histogram,
     generated_tokens_total: IntCounter,
     forced_tokens_total: IntCounter,
+    drafted_tokens_total: IntCounter,
+    accepted_tokens_total: IntCounter,
     inter_token_seconds: Histogram,
     sequence_seconds: Histogram,
     sequences_finished_total: IntCounterVec,
@@ -135,6 +137,16 @@ impl Metrics {
                 r,
                 "mondai_forced_tokens_total",
                 "Tokens of replies that a grammar forced, never sampled.",
+            ),
+            drafted_tokens_total: counter(
+                r,
+                "mondai_drafted_tokens_total",
+                "Tokens run ahead of a reply on the guess that it will have them.",
+            ),
+            accepted_tokens_total: counter(
+                r,
+                "mondai_accepted_tokens_total",
+                "Tokens run ahead of a reply that it then had.",
             ),
             inter_token_seconds: histogram(
                 r,
@@ -208,6 +220,16 @@ impl Metrics {
     /// A step ran this many tokens more than its rows have.
     pub fn step_padded(&self, tokens: usize) {
         self.padded_tokens_total.inc_by(tokens as u64);
+    }
+
+    /// A step ran this many tokens ahead of a reply.
+    pub fn drafted(&self, tokens: usize) {
+        self.drafted_tokens_total.inc_by(tokens as u64);
+    }
+
+    /// The reply then had this many of them.
+    pub fn accepted(&self, tokens: usize) {
+        self.accepted_tokens_total.inc_by(tokens as u64);
     }
 
     /// The device lost slots; they stay lost.

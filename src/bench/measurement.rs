@@ -64,6 +64,8 @@ pub struct Tokens {
     pub cached: Option<usize>,
     pub output: usize,
     pub forced: Option<usize>,
+    pub drafted: Option<usize>,
+    pub accepted: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -192,6 +194,8 @@ impl Tokens {
             cached: sum(|reply| reply.cached_tokens),
             output: replies.clone().map(|reply| reply.output_tokens).sum(),
             forced: sum(|reply| reply.forced_tokens),
+            drafted: sum(|reply| reply.drafted_tokens),
+            accepted: sum(|reply| reply.accepted_tokens),
         }
     }
 }

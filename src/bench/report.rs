@@ -156,7 +156,7 @@ impl Report {
                 &["requests", "output tokens", "prompt tokens", "valid items", "within limits"],
             )
             .figures("USD", &["per M output tokens", "per 1000 items"])
-            .figures("share", &["valid", "cached", "forced"])
+            .figures("share", &["valid", "cached", "forced", "drafts accepted"])
             .figures("", &["RSS MiB", "client CPU"]);
         for row in rows {
             let n = |count: fn(&Measurement) -> usize| match row.runs.iter().copied().map(count).sum() {
@@ -183,6 +183,10 @@ impl Report {
                 share(row.sum(|of| of.items.as_ref().map(|items| items.valid)), asked),
                 share(row.sum(|of| of.tokens.cached), prompt),
                 share(row.sum(|of| of.tokens.forced).filter(|&forced| forced > 0), output),
+                share(
+                    row.sum(|of| of.tokens.accepted),
+                    row.sum(|of| of.tokens.drafted).filter(|&drafted| drafted > 0),
+                ),
                 figure(row.most(|of| of.peak_rss_bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)))),
                 row.most(|of| of.client_cpu)
                     .map_or(NOTHING.to_owned(), |share| format!("{:.0} %", share * 100.0)),

@@ -28,6 +28,9 @@ pub struct Reply {
     pub output_tokens: usize,
     /// Output tokens that a grammar wrote, where the target says so.
     pub forced_tokens: Option<usize>,
+    /// Tokens guessed ahead of the reply, where the target says so; and those that came true.
+    pub drafted_tokens: Option<usize>,
+    pub accepted_tokens: Option<usize>,
     pub token_count: TokenCount,
     pub items_asked: usize,
     pub items_valid: usize,

@@ -47,6 +47,7 @@ impl Loaded {
         let engine_options = EngineOptions {
             max_queued: settings.max_queued.value,
             max_step_tokens: settings.max_step_tokens.value,
+            max_draft_tokens: settings.max_draft_tokens.value,
             stall_limit: Duration::from_secs(settings.stall_limit_seconds.value),
         };
         let engine = Engine::start(backend, engine_options, Arc::clone(&metrics));

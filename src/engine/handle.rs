@@ -20,13 +20,21 @@ pub struct EngineOptions {
     /// Tokens one step may have; long prompts are cut to fit beside the running replies. The backend's
     /// own limit holds too.
     pub max_step_tokens: usize,
+    /// Tokens of one reply that one step may guess ahead, to be thrown away unless they are chosen; 0: none.
+    /// What a reply says does not depend on it.
+    pub max_draft_tokens: usize,
     /// A step that takes longer than this counts as stalled.
     pub stall_limit: Duration,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { max_queued: 256, max_step_tokens: 512, stall_limit: Duration::from_secs(60) }
+        Self {
+            max_queued: 256,
+            max_step_tokens: 512,
+            max_draft_tokens: 7,
+            stall_limit: Duration::from_secs(60),
+        }
     }
 }
 
@@ -65,8 +73,7 @@ impl Engine {
         let limits = backend.limits().clone();
         let shared = Arc::new(Shared::new());
         let (sender, receiver) = mpsc::channel();
-        let engine =
-            EngineThread::new(backend, options.max_step_tokens, receiver, Arc::clone(&shared), metrics);
+        let engine = EngineThread::new(backend, &options, receiver, Arc::clone(&shared), metrics);
         let thread = std::thread::Builder::new()
             .name("mondai-engine".into())
             .spawn(move || engine.run())

@@ -9,6 +9,7 @@
 //! either: that sequence. A failed or panicked step is repeated row by row, and the rows that fail again
 //! end. A lost device ends everything, and [`Engine::health`] says so.
 
+mod draft;
 mod handle;
 mod scheduler;
 mod sequence;
@@ -71,6 +72,9 @@ pub struct SequenceSummary {
     pub cached_tokens: usize,
     pub completion_tokens: usize,
     pub forced_tokens: usize,
+    /// Tokens guessed ahead of the reply, and how many of them it then chose.
+    pub drafted_tokens: usize,
+    pub accepted_tokens: usize,
     pub queue_time: Duration,
     /// From submission to the first token of the reply; the whole time if there was none.
     pub time_to_first_token: Duration,

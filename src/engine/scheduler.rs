@@ -12,13 +12,18 @@
 //!   newcomer takes over the longest prefix it shares with any slot: in place from a free one, by a
 //!   copy from a busy one, or from a free one that would lose more than it keeps. Otherwise it gets the
 //!   free slot that was of use least recently.
+//! - **Drafts.** A reply's row may go on with tokens that nobody chose yet ([`draft`](super::draft)). Where
+//!   [`push`](Scheduler::push) is then given the same ones, they need no row any more, and the logits after
+//!   them are there already. Drafts never take the place of anything else in a step.
 //! - **Waiting for a prefix.** When a prompt now being computed shares [`WORTH_REUSING`] or more tokens
 //!   beyond what any slot holds by now, the head of the queue waits for it instead of computing them a
 //!   second time. It waits for admitted prompts only, which come before it in every step anyway, and
 //!   until the shared part is there or its owner has left: never longer than those prompts take.
 
+use super::draft::draft;
 use crate::backend::{Limits, Slot};
 use crate::text::TokenId;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 /// A shared prefix shorter than this is computed again: a copy or a wait costs more than it saves. (vLLM
@@ -27,6 +32,8 @@ const WORTH_REUSING: usize = 16;
 /// Rows of logits one step may have, if it has no more rows of tokens: they take some 200 KB each, and
 /// given replies want one for each token.
 const MAX_STEP_LOGITS: usize = 64;
+/// Drafts are added up to this many tokens in a step: about so many share one reading of the weights.
+const STEP_TOKENS_WITH_DRAFTS: usize = 8;
 
 /// Names a sequence for as long as the engine runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +43,9 @@ pub(crate) struct SequenceId(pub(crate) u64);
 pub(crate) struct Scheduler {
     max_step_rows: usize,
     max_step_tokens: usize,
+    context_len: usize,
+    /// Of one reply in one step.
+    max_draft_tokens: usize,
     waiting: VecDeque<Waiting>,
     slots: Vec<SlotState>,
     /// Counts admissions, rows and releases: the order of things, not their time.
@@ -53,6 +63,8 @@ struct SlotState {
     tokens: Vec<TokenId>,
     /// How many of them are in the KV cache.
     n_resident: usize,
+    /// Drafted tokens that the planned row has after them; once it has run, those not yet accepted.
+    drafts: VecDeque<TokenId>,
     holder: Option<Holder>,
     /// When the tokens were of use last: released, or copied.
     used_at: u64,
@@ -90,14 +102,25 @@ pub(crate) struct PlannedRow {
     pub(crate) logits_from: usize,
     /// How many of its tokens are of the prompt.
     pub(crate) n_prompt: usize,
+    /// How many of its tokens, the last ones, are drafted.
+    pub(crate) n_drafted: usize,
 }
 
 impl Scheduler {
-    pub(crate) fn new(limits: &Limits, max_step_tokens: usize) -> Self {
-        let empty = || SlotState { tokens: Vec::new(), n_resident: 0, holder: None, used_at: 0, lost: false };
+    pub(crate) fn new(limits: &Limits, max_step_tokens: usize, max_draft_tokens: usize) -> Self {
+        let empty = || SlotState {
+            tokens: Vec::new(),
+            n_resident: 0,
+            drafts: VecDeque::new(),
+            holder: None,
+            used_at: 0,
+            lost: false,
+        };
         Self {
             max_step_rows: limits.max_step_rows,
             max_step_tokens: max_step_tokens.clamp(1, limits.max_step_tokens),
+            context_len: limits.context_len,
+            max_draft_tokens,
             waiting: VecDeque::new(),
             slots: std::iter::repeat_with(empty).take(limits.slots).collect(),
             tick: 0,
@@ -135,6 +158,7 @@ impl Scheduler {
             let slot = &mut self.slots[placement.slot];
             let prompt_len = prompt.len();
             slot.tokens = prompt;
+            slot.drafts.clear();
             slot.n_resident = placement.n_shared;
             slot.holder =
                 Some(Holder { id, prompt_len, logits_from, admitted_at: self.tick, planned_at: self.tick });
@@ -192,23 +216,38 @@ impl Scheduler {
             logits_left -= row.len - row.logits_from;
             rows.push(row);
         }
+        self.add_drafts(&mut rows, tokens_left.min(logits_left));
         rows
     }
 
     /// The tokens of a planned row.
-    pub(crate) fn tokens(&self, row: &PlannedRow) -> &[TokenId] {
-        &self.slots[row.slot.0].tokens[row.start..][..row.len]
+    pub(crate) fn tokens(&self, row: &PlannedRow) -> Cow<'_, [TokenId]> {
+        let slot = &self.slots[row.slot.0];
+        let known = &slot.tokens[row.start..][..row.len - row.n_drafted];
+        if row.n_drafted == 0 {
+            Cow::Borrowed(known)
+        } else {
+            known.iter().chain(&slot.drafts).copied().collect()
+        }
     }
 
-    /// A planned row has run: its tokens are in the KV cache.
+    /// A planned row has run: its tokens are in the KV cache, its drafts behind them.
     pub(crate) fn computed(&mut self, row: &PlannedRow) {
-        self.slots[row.slot.0].n_resident = row.start + row.len;
+        self.slots[row.slot.0].n_resident = row.start + row.len - row.n_drafted;
     }
 
-    /// A running sequence's reply grew by a token, which its next row computes.
-    pub(crate) fn push(&mut self, id: SequenceId, token: TokenId) {
+    /// A running sequence's reply grew by a token, which its next row computes; unless it was drafted and is
+    /// computed already: then `true`, and the logits after it are those of the row's next token.
+    pub(crate) fn push(&mut self, id: SequenceId, token: TokenId) -> bool {
         let slot = self.slot_of(id).expect("only a running sequence grows");
         slot.tokens.push(token);
+        let is_accepted = slot.drafts.pop_front() == Some(token);
+        if is_accepted {
+            slot.n_resident += 1;
+        } else {
+            slot.drafts.clear();
+        }
+        is_accepted
     }
 
     /// Takes a sequence out, waiting or running; its slot keeps what was computed for the next one.
@@ -250,6 +289,7 @@ impl Scheduler {
         let holder = slot.holder.as_mut().expect("only held slots get rows");
         self.tick += 1; // no two rows are planned at the same tick, so that turns are taken evenly
         holder.planned_at = self.tick;
+        slot.drafts.clear();
         let pending = slot.tokens.len() - slot.n_resident;
         debug_assert!(pending > 0, "a running sequence always has a token to compute");
         let len = pending.min(max_len);
@@ -265,6 +305,25 @@ impl Scheduler {
             len,
             logits_from,
             n_prompt: len.min(holder.prompt_len.saturating_sub(slot.n_resident)),
+            n_drafted: 0,
+        }
+    }
+
+    /// Lets the rows that reach the end of a reply go on, as far as there is room in the step.
+    fn add_drafts(&mut self, rows: &mut [PlannedRow], room: usize) {
+        let n_tokens: usize = rows.iter().map(|row| row.len).sum();
+        let mut room = room.min(STEP_TOKENS_WITH_DRAFTS.saturating_sub(n_tokens));
+        for row in rows.iter_mut().filter(|row| row.n_prompt == 0) {
+            let slot = &mut self.slots[row.slot.0];
+            let end = row.start + row.len;
+            if end < slot.tokens.len() {
+                continue;
+            }
+            let max_len = self.max_draft_tokens.min(room).min(self.context_len - end);
+            slot.drafts.extend(draft(&slot.tokens, max_len));
+            row.n_drafted = slot.drafts.len();
+            row.len += row.n_drafted;
+            room -= row.n_drafted;
         }
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Sequence {
     n_cached: usize,
     n_completion: usize,
     n_forced: usize,
+    n_drafted: usize,
+    n_accepted: usize,
     submitted: Instant,
     started: Option<Instant>,
     first_token: Option<Instant>,
@@ -66,6 +68,8 @@ impl Sequence {
             n_cached: 0,
             n_completion: 0,
             n_forced: 0,
+            n_drafted: 0,
+            n_accepted: 0,
             submitted: Instant::now(),
             started: None,
             first_token: None,
@@ -106,6 +110,18 @@ impl Sequence {
             self.n_cached = n_cached.min(self.n_prompt);
             metrics.sequence_started(now - self.submitted, self.n_prompt, self.n_cached);
         }
+    }
+
+    /// So many tokens were drafted for it in one step.
+    pub(super) fn count_drafted(&mut self, n: usize, metrics: &Metrics) {
+        self.n_drafted += n;
+        metrics.drafted(n);
+    }
+
+    /// So many of them it chose itself.
+    pub(super) fn count_accepted(&mut self, n: usize, metrics: &Metrics) {
+        self.n_accepted += n;
+        metrics.accepted(n);
     }
 
     /// Chooses the next token from its logits, and takes the ones the grammar forces after it. Leaves them
@@ -167,8 +183,8 @@ impl Sequence {
     }
 
     /// Tokens that were not yet sent, without the first `n_known`.
-    pub(super) fn fresh_tokens(&self, n_known: usize) -> impl Iterator<Item = TokenId> {
-        self.fresh[n_known..].iter().map(|new| new.token)
+    pub(super) fn fresh_tokens(&self, n_known: usize) -> &[NewToken] {
+        &self.fresh[n_known..]
     }
 
     pub(super) fn n_fresh(&self) -> usize {
@@ -218,6 +234,8 @@ impl Sequence {
             cached_tokens: self.n_cached,
             completion_tokens: self.n_completion,
             forced_tokens: self.n_forced,
+            drafted_tokens: self.n_drafted,
+            accepted_tokens: self.n_accepted,
             queue_time: self.started.unwrap_or(now) - self.submitted,
             time_to_first_token: self.first_token.unwrap_or(now) - self.submitted,
             total_time: now - self.submitted,

@@ -3,7 +3,7 @@
 use super::scheduler::{PlannedRow, Scheduler, SequenceId};
 use super::sequence::{End, Sequence, failed};
 use super::shared::{CompletionRate, Shared};
-use super::{EngineError, FinishReason};
+use super::{EngineError, EngineOptions, FinishReason};
 use crate::backend::{Backend, BackendError, Logits, Row, Slot};
 use crate::metrics::Metrics;
 use std::any::Any;
@@ -48,14 +48,14 @@ enum RunError {
 impl EngineThread {
     pub(super) fn new(
         backend: Box<dyn Backend>,
-        max_step_tokens: usize,
+        options: &EngineOptions,
         submissions: Receiver<Sequence>,
         shared: Arc<Shared>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             logits: Logits::new(backend.limits().vocab_size),
-            scheduler: Scheduler::new(backend.limits(), max_step_tokens),
+            scheduler: Scheduler::new(backend.limits(), options.max_step_tokens, options.max_draft_tokens),
             backend,
             sequences: HashMap::new(),
             n_submitted: 0,
@@ -160,6 +160,7 @@ impl EngineThread {
         for row in &rows {
             let sequence = self.sequences.get_mut(&row.id).expect("rows are planned for known sequences");
             sequence.start(row.start, now, &self.metrics);
+            sequence.count_drafted(row.n_drafted, &self.metrics);
         }
         match self.extend(&rows) {
             Ok(()) => self.commit(&rows),
@@ -187,18 +188,20 @@ impl EngineThread {
     }
 
     fn extend(&mut self, planned: &[PlannedRow]) -> Result<(), RunError> {
+        let tokens: Vec<_> = planned.iter().map(|row| self.scheduler.tokens(row)).collect();
         let rows: Vec<Row<'_>> = planned
             .iter()
-            .map(|row| Row {
+            .zip(&tokens)
+            .map(|(row, tokens)| Row {
                 slot: row.slot,
                 start: row.start,
-                tokens: self.scheduler.tokens(row),
+                tokens,
                 logits_from: row.logits_from,
             })
             .collect();
         let began = Instant::now();
         run_backend(|| self.backend.extend(&rows, &mut self.logits))?;
-        let n_tokens: usize = planned.iter().map(|row| row.len).sum();
+        let n_tokens: usize = planned.iter().map(|row| row.len - row.n_drafted).sum();
         let n_prompt: usize = planned.iter().map(|row| row.n_prompt).sum();
         self.metrics.engine_step(began.elapsed(), rows.len(), n_prompt, n_tokens - n_prompt);
         self.metrics.step_padded(self.backend.padded_tokens());
@@ -211,33 +214,50 @@ impl EngineThread {
         Ok(())
     }
 
-    /// The rows have run: each sequence at its end chooses on.
+    /// The rows have run: each sequence at its end chooses on, as far as its row's drafts are right.
     fn commit(&mut self, rows: &[PlannedRow]) {
-        let mut logits_idx = 0;
+        let mut first_logits = 0;
         for row in rows {
             self.scheduler.computed(row);
-            for _ in row.logits_from..row.len {
-                self.advance(row.id, logits_idx);
-                logits_idx += 1;
+            let n_logits = row.len - row.logits_from;
+            let mut n_used = 0;
+            while n_used < n_logits {
+                let Some(n_accepted) = self.advance(row.id, first_logits + n_used) else { break };
+                n_used += n_accepted;
+            }
+            first_logits += n_logits;
+            if let Some(sequence) = self.sequences.get_mut(&row.id)
+                && n_logits > 0
+                && !sequence.is_given()
+            {
+                sequence.report(Instant::now(), &self.metrics);
             }
         }
     }
 
-    fn advance(&mut self, id: SequenceId, logits_idx: usize) {
-        // One that failed at a row of logits has no use for the others.
-        let Some(sequence) = self.sequences.get_mut(&id) else { return };
-        let n_known = sequence.n_fresh(); // forced at the very start: the scheduler has them already
+    /// Lets a sequence choose from a row of logits. Returns how many rows further the logits are from which
+    /// it can choose on; `None` when they are of another step, or of none.
+    fn advance(&mut self, id: SequenceId, logits_idx: usize) -> Option<usize> {
+        let sequence = self.sequences.get_mut(&id)?; // not one that ended at a row before
+        let n_known = sequence.n_fresh(); // what was forced at the very start, the scheduler has already
         let logits = self.logits.row_mut(logits_idx);
         match guard(|| sequence.advance(logits)) {
-            Ok(Ok(None)) if sequence.is_given() => {}
+            Ok(Ok(None)) if sequence.is_given() => Some(1),
             Ok(Ok(None)) => {
-                for token in sequence.fresh_tokens(n_known) {
-                    self.scheduler.push(id, token);
-                }
-                sequence.report(Instant::now(), &self.metrics);
+                let fresh = sequence.fresh_tokens(n_known);
+                let n_fresh = fresh.len();
+                let n_accepted = fresh.iter().filter(|new| self.scheduler.push(id, new.token)).count();
+                sequence.count_accepted(n_accepted, &self.metrics);
+                (n_accepted == n_fresh).then_some(n_accepted)
             }
-            Ok(Ok(Some(reason))) => self.report_and_end(id, End::Finished(reason)),
-            Ok(Err(reason)) | Err(reason) => self.fail(id, reason),
+            Ok(Ok(Some(reason))) => {
+                self.report_and_end(id, End::Finished(reason));
+                None
+            }
+            Ok(Err(reason)) | Err(reason) => {
+                self.fail(id, reason);
+                None
+            }
         }
     }
 

@@ -70,6 +70,9 @@ pub struct QuizUsage {
     pub completion_tokens: usize,
     /// Of them, those the grammar wrote.
     pub forced_tokens: usize,
+    /// Tokens guessed ahead, and those of them that came true.
+    pub drafted_tokens: usize,
+    pub accepted_tokens: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
@@ -341,6 +344,8 @@ impl QuizUsage {
         self.cached_tokens += other.cached_tokens;
         self.completion_tokens += other.completion_tokens;
         self.forced_tokens += other.forced_tokens;
+        self.drafted_tokens += other.drafted_tokens;
+        self.accepted_tokens += other.accepted_tokens;
     }
 }
 
@@ -351,6 +356,8 @@ impl From<&SequenceSummary> for QuizUsage {
             cached_tokens: sequence.cached_tokens,
             completion_tokens: sequence.completion_tokens,
             forced_tokens: sequence.forced_tokens,
+            drafted_tokens: sequence.drafted_tokens,
+            accepted_tokens: sequence.accepted_tokens,
         }
     }
 }

@@ -149,6 +149,23 @@ async fn a_given_reply_is_read_as_it_was_written() {
 }
 
 #[tokio::test]
+async fn drafts_change_how_long_a_reply_takes_and_nothing_else() {
+    let answer = [11, 12, 13, 14, 15, 16, 17, 21, 12, 13, 14, 15, 16, 22, 0];
+    let mut calls = Vec::new();
+    for max_draft_tokens in [0, 7] {
+        let (engine, control) =
+            start_with(limits(), EngineOptions { max_draft_tokens, ..EngineOptions::default() });
+        control.reply(&[5, 6], &answer);
+        let (reply, end) = read(engine.submit(request(&[5, 6], 30)).expect("there is room")).await;
+        assert_eq!(reply, answer);
+        let summary = end.expect("it finishes");
+        calls.push((control.calls().len(), summary.drafted_tokens, summary.accepted_tokens));
+        assert_eq!(control.violations(), [] as [String; 0]);
+    }
+    assert_eq!(calls, [(15, 0, 0), (13, 2, 2)]);
+}
+
+#[tokio::test]
 async fn a_reply_ends_at_a_stop_token() {
     let (engine, control) = start();
     control.reply(&[1, 2, 3], &[7, 8, 0, 9]);

@@ -32,11 +32,20 @@ struct Usage {
     prompt_tokens: usize,
     completion_tokens: usize,
     prompt_tokens_details: Option<PromptTokensDetails>,
+    completion_tokens_details: Option<CompletionTokensDetails>,
 }
 
 #[derive(Deserialize)]
 struct PromptTokensDetails {
     cached_tokens: Option<usize>,
+}
+
+/// What mondai says of a reply beside its length.
+#[derive(Default, Deserialize)]
+struct CompletionTokensDetails {
+    forced_tokens: Option<usize>,
+    drafted_tokens: Option<usize>,
+    accepted_tokens: Option<usize>,
 }
 
 /// The first token is the first chunk with text in it: a chunk that only names the role is none.
@@ -73,13 +82,19 @@ pub(super) async fn send(
         return Err(Failure::Broken("the stream broke off before its end".to_owned()));
     }
     let mut reply = match usage {
-        Some(usage) => Reply {
-            prompt_tokens: Some(usage.prompt_tokens),
-            cached_tokens: usage.prompt_tokens_details.and_then(|details| details.cached_tokens),
-            output_tokens: usage.completion_tokens,
-            token_count: TokenCount::Usage,
-            ..Reply::default()
-        },
+        Some(usage) => {
+            let details = usage.completion_tokens_details.unwrap_or_default();
+            Reply {
+                prompt_tokens: Some(usage.prompt_tokens),
+                cached_tokens: usage.prompt_tokens_details.and_then(|details| details.cached_tokens),
+                output_tokens: usage.completion_tokens,
+                forced_tokens: details.forced_tokens,
+                drafted_tokens: details.drafted_tokens,
+                accepted_tokens: details.accepted_tokens,
+                token_count: TokenCount::Usage,
+                ..Reply::default()
+            }
+        }
         None => {
             Reply { output_tokens: watch.texts.len(), token_count: TokenCount::Chunks, ..Reply::default() }
         }

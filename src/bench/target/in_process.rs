@@ -27,6 +27,8 @@ pub(super) async fn quiz(
                     cached_tokens: Some(summary.usage.cached_tokens),
                     output_tokens: summary.usage.completion_tokens,
                     forced_tokens: Some(summary.usage.forced_tokens),
+                    drafted_tokens: Some(summary.usage.drafted_tokens),
+                    accepted_tokens: Some(summary.usage.accepted_tokens),
                     token_count: TokenCount::Engine,
                     items_asked: summary.requested,
                     items_valid: summary.delivered,
@@ -50,9 +52,9 @@ pub(super) async fn chat(
         temperature: chat.sampling.temperature.unwrap_or(defaults.temperature),
         top_p: chat.sampling.top_p.unwrap_or(defaults.top_p),
         top_k: chat.sampling.top_k.map_or(defaults.top_k, |top_k| top_k as usize),
+        min_p: chat.sampling.min_p.unwrap_or(defaults.min_p),
         seed: chat.seed,
         ..defaults
-        min_p: chat.sampling.min_p.unwrap_or(defaults.min_p),
     };
     let request = TextRequest {
         prompt: Prompt::Chat(vec![message(Role::System, chat.system), message(Role::User, &chat.user)]),
@@ -125,6 +127,8 @@ fn of_sequence(sequence: &SequenceSummary) -> Reply {
         cached_tokens: Some(sequence.cached_tokens),
         output_tokens: sequence.completion_tokens,
         forced_tokens: Some(sequence.forced_tokens),
+        drafted_tokens: Some(sequence.drafted_tokens),
+        accepted_tokens: Some(sequence.accepted_tokens),
         token_count: TokenCount::Engine,
         ..Reply::default()
     }

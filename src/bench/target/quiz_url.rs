@@ -22,6 +22,8 @@ struct Usage {
     cached_tokens: usize,
     completion_tokens: usize,
     forced_tokens: usize,
+    drafted_tokens: usize,
+    accepted_tokens: usize,
 }
 
 /// Quizzes come item by item, so there is no first token here: the first item is what is waited for.
@@ -42,6 +44,8 @@ pub(super) async fn send(client: &Client, body: &Value, watch: &mut Stopwatch) -
                         cached_tokens: Some(usage.cached_tokens),
                         output_tokens: usage.completion_tokens,
                         forced_tokens: Some(usage.forced_tokens),
+                        drafted_tokens: Some(usage.drafted_tokens),
+                        accepted_tokens: Some(usage.accepted_tokens),
                         token_count: TokenCount::Usage,
                         items_asked: requested,
                         items_valid: delivered,

@@ -20,6 +20,11 @@ fn prompt(family: u32, shared: usize, author: u32, own: usize) -> Vec<TokenId> {
     beginning.chain((0..own as u32).map(|i| 1_000_000 + author * 1000 + i)).collect()
 }
 
+/// A reply that repeats itself, but for some tokens.
+fn reply_token(position: usize) -> TokenId {
+    2_000_000 + if position % 11 == 3 { position } else { position % 4 } as TokenId
+}
+
 /// The scheduler beside a model of the backend's KV cache and of what each sequence still wants.
 struct World {
     scheduler: Scheduler,
@@ -42,8 +47,12 @@ struct Wants {
 
 impl World {
     fn new(limits: Limits, max_step_tokens: usize) -> Self {
+        Self::drafting(limits, max_step_tokens, 0)
+    }
+
+    fn drafting(limits: Limits, max_step_tokens: usize, max_draft_tokens: usize) -> Self {
         Self {
-            scheduler: Scheduler::new(&limits, max_step_tokens),
+            scheduler: Scheduler::new(&limits, max_step_tokens, max_draft_tokens),
             cache: vec![Vec::new(); limits.slots],
             limits,
             max_step_tokens,
@@ -96,31 +105,42 @@ impl World {
                 self.scheduler.discard(row.id);
                 continue;
             }
-            cached.extend_from_slice(self.scheduler.tokens(row));
+            cached.extend_from_slice(&self.scheduler.tokens(row));
             self.scheduler.computed(row);
             self.n_computed += row.len;
             let wants = self.live.get_mut(&row.id).expect("it is live");
-            wants.logits_from += row.len - row.logits_from;
+            wants.logits_from += row.len - row.n_drafted - row.logits_from;
             if wants.logits_from == wants.tokens.len() {
-                self.grow(row.id, n_forced);
+                let mut left = row.n_drafted;
+                while self.grow(row.id, n_forced) {
+                    assert!(n_forced < left, "more tokens are accepted than were drafted");
+                    left -= n_forced + 1;
+                }
             }
         }
         rows
     }
 
-    fn grow(&mut self, id: SequenceId, n_forced: usize) {
+    /// The sequence chooses a token and is forced to some more. True where it can choose on at once.
+    fn grow(&mut self, id: SequenceId, n_forced: usize) -> bool {
         let wants = self.live.get_mut(&id).expect("it is live");
         wants.n_more -= 1;
         if wants.n_more == 0 {
             self.live.remove(&id);
-            return self.scheduler.finish(id);
+            self.scheduler.finish(id);
+            return false;
         }
+        let mut all_accepted = true;
         for _ in 0..=n_forced {
-            let token = 2_000_000 + wants.tokens.len() as TokenId;
+            let token = reply_token(wants.tokens.len());
             wants.logits_from = wants.tokens.len();
             wants.tokens.push(token);
-            self.scheduler.push(id, token);
+            all_accepted &= self.scheduler.push(id, token);
         }
+        if all_accepted {
+            wants.logits_from = wants.tokens.len();
+        }
+        all_accepted
     }
 
     fn check(&mut self, rows: &[PlannedRow]) {
@@ -134,10 +154,14 @@ impl World {
         assert_eq!(slots.len(), rows.len(), "no slot is shared");
         for row in rows {
             let wants = self.live.get_mut(&row.id).expect("ended sequences get no rows");
-            assert!(row.len > 0 && row.start + row.len <= wants.tokens.len());
-            assert_eq!(self.scheduler.tokens(row), &wants.tokens[row.start..row.start + row.len]);
+            let end = row.start + row.len - row.n_drafted;
+            assert!(row.start < end && end <= wants.tokens.len());
+            assert_eq!(self.scheduler.tokens(row)[..end - row.start], wants.tokens[row.start..end]);
+            assert_eq!(self.scheduler.tokens(row).len(), row.len);
+            assert!(row.n_drafted == 0 || end == wants.tokens.len(), "drafts follow the end alone");
+            assert!(row.start + row.len <= self.limits.context_len);
             assert_eq!(self.cache[row.slot.0].get(..row.start), Some(&wants.tokens[..row.start]));
-            let reached = (row.start + row.len).min(wants.logits_from).max(row.start);
+            let reached = end.min(wants.logits_from).max(row.start);
             assert_eq!(row.start + row.logits_from, reached, "all wanted logits, each once");
             wants.started = true;
         }
@@ -187,10 +211,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..Default::default() })]
     #[test]
     fn any_interleaving_is_legal_and_ends(
-        (slots, rows, tokens) in (1..6_usize, 1..6_usize, 1..80_usize),
+        (slots, rows, tokens, drafts) in (1..6_usize, 1..6_usize, 1..80_usize, 0..9_usize),
         ops in prop::collection::vec(op(), 1..80),
     ) {
-        let mut world = World::new(limits(slots, rows, 512), tokens);
+        let mut world = World::drafting(limits(slots, rows, 512), tokens, drafts);
         let mut n_wanted = 0;
         for op in ops {
             match op {
@@ -275,6 +299,29 @@ fn forced_tokens_and_the_last_one_are_one_row() {
     world.step(None, false, 5);
     let rows = world.step(None, false, 0);
     assert_eq!((rows[0].start, rows[0].len, rows[0].logits_from, rows[0].n_prompt), (10, 6, 5, 0));
+}
+
+#[test]
+fn what_was_read_before_is_drafted_and_needs_no_row_when_it_comes() {
+    let mut world = World::drafting(limits(1, 1, 512), 64, 7);
+    world.submit(prompt(0, 0, 0, 20), 40);
+    let rows: Vec<_> = (0..13).map(|_| world.step(None, false, 0)[0]).collect();
+    let shape: Vec<_> = rows.iter().map(|row| (row.start, row.len, row.n_drafted)).collect();
+    // At 25 stands a token of its own. The end at 28 was read at 24 before, and 25 comes again in the drafts: both
+    // are wrong. The end at 30 was read at 22: both are right.
+    assert_eq!(shape[0], (0, 20, 0));
+    assert_eq!(shape[1..9], [20, 21, 22, 23, 24, 25, 26, 27].map(|start| (start, 1, 0)));
+    assert_eq!(shape[9..], [(28, 3, 2), (29, 1, 0), (30, 3, 2), (33, 4, 3)]);
+}
+
+#[test]
+fn drafts_take_no_room_of_others() {
+    let mut world = World::drafting(limits(2, 2, 512), 8, 7);
+    world.submit(prompt(0, 0, 0, 1), 90);
+    assert!((0..20).any(|_| world.step(None, false, 0)[0].n_drafted > 0));
+    world.submit(prompt(0, 0, 1, 100), 2);
+    let rows = world.step(None, false, 0);
+    assert_eq!(rows.iter().map(|row| (row.len, row.n_drafted)).collect::<Vec<_>>(), [(1, 0), (7, 0)]);
 }
 
 #[test]

@@ -128,11 +128,31 @@ pub(super) struct Usage {
     total_tokens: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_tokens_details: Option<PromptTokensDetails>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completion_tokens_details: Option<CompletionTokensDetails>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
 struct PromptTokensDetails {
     cached_tokens: usize,
+}
+
+/// What of a reply cost less than a step for each token.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct CompletionTokensDetails {
+    forced_tokens: usize,
+    drafted_tokens: usize,
+    accepted_tokens: usize,
+}
+
+impl CompletionTokensDetails {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            forced_tokens: self.forced_tokens + other.forced_tokens,
+            drafted_tokens: self.drafted_tokens + other.drafted_tokens,
+            accepted_tokens: self.accepted_tokens + other.accepted_tokens,
+        }
+    }
 }
 
 impl Usage {
@@ -142,6 +162,11 @@ impl Usage {
             completion_tokens: sequence.completion_tokens,
             total_tokens: sequence.prompt_tokens + sequence.completion_tokens,
             prompt_tokens_details: Some(PromptTokensDetails { cached_tokens: sequence.cached_tokens }),
+            completion_tokens_details: Some(CompletionTokensDetails {
+                forced_tokens: sequence.forced_tokens,
+                drafted_tokens: sequence.drafted_tokens,
+                accepted_tokens: sequence.accepted_tokens,
+            }),
         }
     }
 
@@ -149,7 +174,13 @@ impl Usage {
     pub(super) fn sum(choices: &[Self]) -> Self {
         let first = choices.first().copied().unwrap_or_default();
         let completion_tokens = choices.iter().map(|usage| usage.completion_tokens).sum();
-        Self { completion_tokens, total_tokens: first.prompt_tokens + completion_tokens, ..first }
+        let details = choices.iter().filter_map(|usage| usage.completion_tokens_details);
+        Self {
+            completion_tokens,
+            total_tokens: first.prompt_tokens + completion_tokens,
+            completion_tokens_details: details.reduce(CompletionTokensDetails::plus),
+            ..first
+        }
     }
 }
 

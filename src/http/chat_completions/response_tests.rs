@@ -31,6 +31,8 @@ fn finished(reason: FinishReason) -> TextEvent {
         cached_tokens: 3,
         completion_tokens: 4,
         forced_tokens: 0,
+        drafted_tokens: 0,
+        accepted_tokens: 0,
         queue_time: Duration::ZERO,
         time_to_first_token: Duration::ZERO,
         total_time: Duration::ZERO,
@@ -88,7 +90,8 @@ fn usage_has_a_chunk_of_its_own() {
     assert_eq!(frames[1]["choices"][0]["finish_reason"], "length");
     assert_eq!(frames[2]["choices"], json!([]));
     let usage = json!({"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9,
-                       "prompt_tokens_details": {"cached_tokens": 3}});
+                       "prompt_tokens_details": {"cached_tokens": 3},
+                       "completion_tokens_details": {"forced_tokens": 0, "drafted_tokens": 0, "accepted_tokens": 0}});
     assert_eq!(frames[2]["usage"], usage);
 }
 

@@ -102,6 +102,8 @@ fn summary() -> TextSummary {
         cached_tokens: 4,
         completion_tokens: 7,
         forced_tokens: 3,
+        drafted_tokens: 0,
+        accepted_tokens: 0,
         queue_time: Duration::ZERO,
         time_to_first_token: Duration::ZERO,
         total_time: Duration::ZERO,
