@@ -36,9 +36,10 @@ use vocabulary::Vocabulary;
 /// What a reply must look like.
 #[derive(Clone, Debug, PartialEq)]
 pub enum GrammarSpec {
-    /// Compact JSON (no free white space) that fits the schema, properties in the schema's order.
+    /// JSON that fits the schema, properties in the schema's order, on one line with a space after each comma and
+    /// colon: models have read it so most often.
     JsonSchema(serde_json::Value),
-    /// Any JSON object, compact.
+    /// Any JSON object, written the same way.
     JsonObject,
     /// A text that the expression matches from its first character to its last.
     Regex(String),

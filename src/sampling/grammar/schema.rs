@@ -64,7 +64,7 @@ const APPLICATORS: [&str; 6] = ["$ref", "allOf", "anyOf", "const", "enum", "oneO
 const FORMATS: [&str; 10] =
     ["date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid"];
 
-/// The schema without annotations, with the options that make its documents compact.
+/// The schema without annotations, with the options that make its documents one line.
 ///
 /// # Errors
 /// [`GrammarError::Unsupported`] naming the keyword and its place: one that llguidance ignores or gets
@@ -85,9 +85,11 @@ pub(super) fn prepare(schema: &Value) -> Result<Value, GrammarError> {
         Value::Bool(true) => Map::new(),
         _ => return Err(GrammarError::unsupported("the schema allows no document")),
     };
+    // A space after each comma and colon, as most JSON that a model has read: without it a small model soon writes
+    // nonsense. Fixed, so that the grammar forces it.
     prepared.insert(
         "x-guidance".to_owned(),
-        json!({"whitespace_flexible": false, "item_separator": ",", "key_separator": ":"}),
+        json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "}),
     );
     Ok(Value::Object(prepared))
 }
