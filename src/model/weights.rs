@@ -56,7 +56,17 @@ impl Update {
         let rank = self.a.len() / columns;
         let coefficients = self.b[first * rank..].par_chunks_exact(rank);
         values.par_chunks_exact_mut(columns).zip(coefficients).for_each(|(row, coefficients)| {
-            for (a, coefficient) in self.a.chunks_exact(columns).zip(coefficients) {
+            // Four at a time, which takes the row from memory a fourth as often; added in the same order.
+            let (fours, rest) = coefficients.as_chunks::<4>();
+            let (a_of_fours, a_of_rest) = self.a.split_at(4 * fours.len() * columns);
+            for (&[c0, c1, c2, c3], a) in fours.iter().zip(a_of_fours.chunks_exact(4 * columns)) {
+                let (a01, a23) = a.split_at(2 * columns);
+                let ((a0, a1), (a2, a3)) = (a01.split_at(columns), a23.split_at(columns));
+                for ((((value, a0), a1), a2), a3) in row.iter_mut().zip(a0).zip(a1).zip(a2).zip(a3) {
+                    *value = *value + c0 * a0 + c1 * a1 + c2 * a2 + c3 * a3;
+                }
+            }
+            for (coefficient, a) in rest.iter().zip(a_of_rest.chunks_exact(columns)) {
                 for (value, a) in row.iter_mut().zip(a) {
                     *value += coefficient * a;
                 }

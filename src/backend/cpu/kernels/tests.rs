@@ -45,8 +45,8 @@ fn check_integers<E, const BITS: u32, const MINIMA: bool, const SCALES: usize, c
 ) where
     E: Element,
 {
-    const ROWS: usize = 15;
-    const BLOCKS: usize = 3;
+    const ROWS: usize = 100;
+    const BLOCKS: usize = 35;
     const PANELS: usize = 2;
     const OUTPUTS: usize = PANELS * LANES - 5;
     let bytes_per_quant = if BITS == 4 { 1 } else { 2 };
@@ -86,7 +86,7 @@ fn check_integers<E, const BITS: u32, const MINIMA: bool, const SCALES: usize, c
         .collect();
 
     for isa in Isa::available() {
-        for first in 0..ROWS {
+        for first in (0..ROWS).filter(|first| first % 7 == 0 || first + 20 > ROWS) {
             let count = ROWS - first;
             let mut output = vec![f32::NAN; count * OUTPUTS];
             isa.run(IntegerProduct::<'_, E, BITS, MINIMA, SCALES, BIAS> {
@@ -112,6 +112,35 @@ fn integer_products_are_exact() {
     check_integers::<f32, 4, true, 1, 0>(single);
     check_integers::<f32, 5, true, 1, 0>(single);
     check_integers::<f32, 6, false, 2, 32>(single);
+}
+
+#[test]
+fn a_row_yields_the_same_alone_and_among_others() {
+    const ROWS: usize = 83;
+    const BLOCKS: usize = 37;
+    let quants = noise_bytes(BLOCKS * BLOCK_LEN * LANES / 2, 1);
+    let scales: Vec<HalfBits> =
+        noise(2 * BLOCKS * LANES, 2).into_iter().map(|scale| f16::from_f32(scale).to_bits()).collect();
+    let values = noise(ROWS * BLOCKS * BLOCK_LEN, 3);
+    for isa in Isa::available() {
+        let mut blocks = vec![Block::default(); ROWS * BLOCKS];
+        isa.run(Quantise { values: &values, blocks: &mut blocks });
+        let products = |rows: std::ops::Range<usize>| {
+            let mut output = vec![f32::NAN; rows.len() * LANES];
+            isa.run(IntegerProduct::<'_, HalfBits, 4, true, 1, 0> {
+                quants: &quants,
+                scales: &scales,
+                panels: 0..1,
+                input: View::new(&blocks[rows.start * BLOCKS..], rows.len(), BLOCKS),
+                output: ViewMut::new(&mut output, rows.len(), LANES),
+                finish: Finish::Store,
+            });
+            output.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+        };
+        let alone: Vec<u32> = (0..ROWS).flat_map(|row| products(row..row + 1)).collect();
+        assert_eq!(products(0..ROWS), alone, "{isa:?}");
+        assert_eq!(products(3..40), alone[3 * LANES..40 * LANES], "{isa:?}");
+    }
 }
 
 #[test]
