@@ -98,6 +98,7 @@ impl Report {
         text += &self.throughput(&rows).text();
         text += "\nLatency, ms\n";
         text += &self.latency(&rows).text();
+        text += &self.saturation(&rows);
         let ratios = self.ratios(&rows);
         if !ratios.is_empty() {
             let _ = writeln!(
@@ -193,6 +194,40 @@ impl Report {
             ]);
         }
         table
+    }
+
+    /// Between which two rates of an open loop each target stops keeping up.
+    pub(super) fn saturation(&self, rows: &[Row<'_>]) -> String {
+        let mut text = String::new();
+        for card in &self.targets {
+            let came_back = |row: &Row<'_>| row.median(|of| Some(of.requests_per_second)).unwrap_or(0.0);
+            let mut rates: Vec<(f64, f64)> = rows
+                .iter()
+                .filter(|row| row.card.name == card.name)
+                .filter_map(|row| match row.load {
+                    Load::Open { per_second } => Some((per_second, came_back(row))),
+                    Load::Closed { .. } => None,
+                })
+                .collect();
+            rates.sort_by(|a, b| a.0.total_cmp(&b.0));
+            if rates.len() < 2 {
+                continue;
+            }
+            let rate = |rate: f64| format!("{rate:.3} requests a second");
+            let most = rates.iter().map(|(_, came_back)| *came_back).fold(0.0, f64::max);
+            let _ = match between(&rates) {
+                (kept, Some(lost)) => writeln!(
+                    text,
+                    "{} keeps up with {} and not with {lost:.3}: at most {most:.3} came back.",
+                    card.label(),
+                    kept.map_or("no rate here".to_owned(), rate)
+                ),
+                (kept, None) => {
+                    writeln!(text, "{} keeps up with {}.", card.label(), rate(kept.unwrap_or(0.0)))
+                }
+            };
+        }
+        text
     }
 
     fn latency(&self, rows: &[Row<'_>]) -> Table {
@@ -323,6 +358,18 @@ Percentiles are nearest-rank"
     }
 }
 
+/// The part of what is sent that must come back: the last replies end after the last request is sent, so less
+/// than all of it.
+const KEEPS_UP: f64 = 0.9;
+
+/// The last rate that a target keeps up with, and the first that it does not; of rates from low to high, each with
+/// the rate at which replies came back.
+fn between(rates: &[(f64, f64)]) -> (Option<f64>, Option<f64>) {
+    let kept = rates.iter().take_while(|(sent, came_back)| *came_back >= KEEPS_UP * sent).count();
+    let rate = |idx: usize| rates.get(idx).map(|(sent, _)| *sent);
+    (kept.checked_sub(1).and_then(rate), rate(kept))
+}
+
 const FIRST_ITEM: &str = "first item";
 
 type Latency = (&'static str, fn(&Measurement) -> Option<Distribution>);
@@ -392,5 +439,17 @@ fn share(part: Option<usize>, whole: Option<usize>) -> String {
             format!("{:.0} %", part as f64 / whole as f64 * 100.0)
         }
         _ => NOTHING.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_saturated_from_the_first_rate_that_does_not_come_back() {
+        assert_eq!(between(&[(1.0, 0.97), (2.0, 1.9), (4.0, 2.6), (8.0, 2.5)]), (Some(2.0), Some(4.0)));
+        assert_eq!(between(&[(1.0, 0.97), (2.0, 1.85)]), (Some(2.0), None));
+        assert_eq!(between(&[(4.0, 2.6), (8.0, 2.5)]), (None, Some(4.0)));
     }
 }
