@@ -1,0 +1,253 @@
+#!/usr/bin/env python3
+"""Usage: scripts/compare-engines.py [--gguf FILE] [--llama-bench PATH] [--threads N] [--rounds 5] [--out DIR]
+
+Engines beside mondai on the same weights, without a server between: ONNX Runtime GenAI (int4, 8-bit activations)
+and CTranslate2 (int8) from their wheels, and llama.cpp where a llama-bench with its llama-batched-bench is given,
+in LLAMA_BENCH or in PATH. $MONDAI is the mondai to run.
+
+Each round starts every engine in turn, each in a process of its own, and takes of each: tokens a second of a prompt
+of 512 tokens, and of decoding plainly (nothing drafted) with 1, 8 and 16 sequences after 16 tokens each. A ratio is mondai's figure over
+another's of the same round; the table has the median and, in brackets, the lowest and the highest.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".cache/engines"
+# The newest whose model builder takes a transformers that runs on this torch.
+WHEELS = [
+    "onnxruntime-genai==0.11.4", "onnxruntime==1.32.0", "onnx==1.23.2", "onnx-ir", "ctranslate2==4.8.5",
+    "transformers==4.56.2", "gguf==0.17.1", "torch==2.4.1", "numpy<2.3",
+]
+PREFILL = 512
+CONTEXT = 16
+NEW = 64
+STREAMS = [1, 8, 16]
+# Each figure is the best of so many, in each round.
+TRIES = 3
+
+
+def fail(message):
+    sys.exit(f"compare-engines: {message}")
+
+
+def parse():
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("--gguf", type=Path)
+    parser.add_argument("--llama-bench", default=os.environ.get("LLAMA_BENCH") or shutil.which("llama-bench"))
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("bench"))
+    parser.add_argument("--measure", nargs=2, metavar=("ENGINE", "PATH"), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+# What runs in a process of its own, once a round.
+
+
+def best(speed, *of):
+    return max(speed(*of) for _ in range(TRIES))
+
+
+def measure_genai(folder, threads):
+    import numpy
+    import onnxruntime_genai as og
+
+    config = og.Config(folder)
+    session = {"intra_op_num_threads": threads, "inter_op_num_threads": 1}
+    config.overlay(json.dumps({"model": {"decoder": {"session_options": session}}}))
+    model = og.Model(config)
+    random = numpy.random.default_rng(1)
+
+    def generator(sequences, length):
+        params = og.GeneratorParams(model)
+        whole = length + NEW + 1
+        params.set_search_options(
+            max_length=whole, min_length=whole, batch_size=sequences, do_sample=False
+        )
+        return og.Generator(model, params), random.integers(1000, 40000, (sequences, length)).astype(numpy.int32)
+
+    def prefill():
+        running, tokens = generator(1, PREFILL)
+        began = time.perf_counter()
+        running.append_tokens(tokens)
+        running.generate_next_token()
+        return PREFILL / (time.perf_counter() - began)
+
+    def decode(sequences):
+        running, tokens = generator(sequences, CONTEXT)
+        running.append_tokens(tokens)
+        running.generate_next_token()
+        began = time.perf_counter()
+        for _ in range(NEW):
+            running.generate_next_token()
+        return sequences * NEW / (time.perf_counter() - began)
+
+    return prefill, decode
+
+
+def measure_ctranslate2(folder, threads):
+    import ctranslate2
+    import numpy
+
+    options = {"device": "cpu", "compute_type": "int8", "inter_threads": 1, "intra_threads": threads}
+    model = ctranslate2.Generator(folder, **options)
+    vocabulary = json.loads((Path(folder) / "vocabulary.json").read_text())
+    random = numpy.random.default_rng(1)
+
+    def seconds(sequences, length, new):
+        prompts = [[vocabulary[i] for i in random.integers(1000, 40000, length)] for _ in range(sequences)]
+        began = time.perf_counter()
+        model.generate_batch(
+            prompts, max_length=new, min_length=new, sampling_topk=1, include_prompt_in_result=False, end_token=[]
+        )
+        return time.perf_counter() - began
+
+    def decode(sequences):
+        return sequences * NEW / (seconds(sequences, CONTEXT, NEW + 1) - seconds(sequences, CONTEXT, 1))
+
+    return lambda: PREFILL / seconds(1, PREFILL, 1), decode
+
+
+def measure(engine, path, threads):
+    prefill, decode = {"genai": measure_genai, "ctranslate2": measure_ctranslate2}[engine](path, threads)
+    prefill(), decode(1)  # nothing is timed that runs for the first time
+    found = {"prefill": best(prefill)}
+    found |= {f"decode {n}": best(decode, n) for n in STREAMS}
+    print(json.dumps(found))
+
+
+# What the others start, and read.
+
+
+def run(command, **more):
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, **more)
+    if done.returncode:
+        fail(f"{' '.join(map(str, command))}: {done.stderr.strip()[-2000:]}")
+    return done.stdout
+
+
+def of_wheel(engine, folder, args):
+    return json.loads(run([VENV / "bin/python", __file__, "--measure", engine, folder, "--threads", args.threads]))
+
+
+def of_llama(args):
+    bench = Path(args.llama_bench)
+    threads = ["-t", args.threads, "-m", args.gguf]
+    one = json.loads(run([bench, *threads, "-p", PREFILL, "-n", 0, "-r", TRIES, "-o", "json"]))
+    found = {"prefill": max(one[0]["samples_ts"])}
+    batched = [bench.with_name("llama-batched-bench"), *threads, "-c", 8192, "-b", 2048, "-npp", CONTEXT]
+    for n in STREAMS:
+        lines = "".join(
+            run([*batched, "-ntg", NEW, "-npl", n, "--output-format", "jsonl"]) for _ in range(TRIES)
+        ).splitlines()
+        found[f"decode {n}"] = max(json.loads(line)["speed_tg"] for line in lines if line.startswith("{"))
+    return found
+
+
+def of_mondai(args, mondai):
+    def measured(*flags):
+        with tempfile.NamedTemporaryFile(suffix=".jsonl") as lines:
+            run([
+                "taskset", "--cpu-list", f"0-{args.threads - 1}", mondai, "bench", "--backend", "cpu",
+                "--model", args.gguf, "--warm-up", 2, "--max-draft-tokens", 0, "--json", lines.name, *flags,
+            ])
+            return json.loads(Path(lines.name).read_text().splitlines()[1])
+
+    flags = ["--workload", "prefill", "--prompt-tokens", PREFILL, "--concurrency", 1, "--requests", 2 * TRIES]
+    found = {"prefill": PREFILL / measured(*flags)["ttft_ms"]["p50"] * 1e3}
+    for n in STREAMS:
+        flags = ["--workload", "decode", "--tokens", NEW + 1, "--concurrency", n, "--requests", TRIES * n]
+        found[f"decode {n}"] = n / measured(*flags)["tpot_ms"]["p50"] * 1e3
+    return found
+
+
+def prepare(args):
+    """What the engines of the wheels run, made once out of the GGUF file: its weights, decoded and rounded anew."""
+    python = VENV / "bin/python"
+    if not (VENV / "ready").exists():
+        print("installing the other engines", file=sys.stderr)
+        run([sys.executable, "-m", "venv", "--clear", VENV])
+        index = ["--extra-index-url", "https://download.pytorch.org/whl/cpu"]
+        run([python, "-m", "pip", "install", "--quiet", *WHEELS, *index])
+        (VENV / "ready").touch()
+    made = VENV / args.gguf.stem
+    decoded, genai, ctranslate2 = made / "decoded", made / "genai", made / "ctranslate2"
+    if not (genai / "genai_config.json").exists() or not (ctranslate2 / "model.bin").exists():
+        print(f"making models out of {args.gguf}", file=sys.stderr)
+        decode = (
+            "import sys; from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+            "source = dict(pretrained_model_name_or_path=sys.argv[1], gguf_file=sys.argv[2])\n"
+            "AutoTokenizer.from_pretrained(**source).save_pretrained(sys.argv[3])\n"
+            "AutoModelForCausalLM.from_pretrained(**source).save_pretrained(sys.argv[3])\n"
+        )
+        run([python, "-c", decode, args.gguf.parent, args.gguf.name, decoded])
+        run([
+            python, "-m", "onnxruntime_genai.models.builder", "-i", decoded, "-o", genai, "-p", "int4", "-e", "cpu",
+            "-c", made / "cache", "--extra_options", "int4_accuracy_level=4", "int4_block_size=32",
+        ])
+        run([
+            VENV / "bin/ct2-transformers-converter", "--model", decoded, "--output_dir", ctranslate2,
+            "--quantization", "int8", "--force",
+        ])
+    return {"genai": genai, "ctranslate2": ctranslate2}
+
+
+def report(rounds, out):
+    """A line for each engine and figure: its median, and the median ratio of mondai's to it with its range."""
+    lines = [f"{'tokens a second':<14}" + "".join(f"{name:>34}" for name in rounds[0])]
+    for figure in rounds[0]["mondai"]:
+        cells = []
+        for name in rounds[0]:
+            median = statistics.median(of[name][figure] for of in rounds)
+            ratios = sorted(of["mondai"][figure] / of[name][figure] for of in rounds)
+            ratio = f"  {statistics.median(ratios):.2f} x ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+            cells.append(f"{median:.0f}" + ("" if name == "mondai" else ratio))
+        lines.append(f"{figure:<14}" + "".join(f"{cell:>34}" for cell in cells))
+    text = "\n".join(lines)
+    print(text)
+    (out / "engines.txt").write_text(text + "\n")
+
+
+def main():
+    args = parse()
+    if args.measure:
+        return measure(*args.measure, args.threads)
+    folder = ROOT / "models/smollm2-135m-instruct"
+    args.gguf = args.gguf or next(folder.glob("*.gguf"), None)
+    if args.gguf is None or not args.gguf.is_file():
+        fail(f"no GGUF file: give --gguf, or run `mondai pull` for {folder}")
+    args.gguf = args.gguf.resolve()
+    mondai = Path(os.environ.get("MONDAI") or ROOT / "target/release/mondai")
+    if not mondai.is_file():
+        fail(f"{mondai} is not there: cargo build --release, or set MONDAI")
+    made = prepare(args)
+    engines = {"mondai": lambda: of_mondai(args, mondai)}
+    if args.llama_bench:
+        engines["llama.cpp"] = lambda: of_llama(args)
+    else:
+        print("no llama-bench: llama.cpp is left out", file=sys.stderr)
+    engines["ONNX Runtime GenAI"] = lambda: of_wheel("genai", made["genai"], args)
+    engines["CTranslate2"] = lambda: of_wheel("ctranslate2", made["ctranslate2"], args)
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    rounds = []
+    with (args.out / "engines.jsonl").open("w") as lines:
+        for idx in range(args.rounds):
+            rounds.append({name: speeds() for name, speeds in engines.items()})
+            print(json.dumps(rounds[-1]), file=lines, flush=True)
+            print(f"round {idx + 1} of {args.rounds}", file=sys.stderr)
+    report(rounds, args.out)
+
+
+if __name__ == "__main__":
+    main()
