@@ -121,7 +121,7 @@ impl QuizPlan {
         let flaws = flaws(&shown);
         let mut checks = checks;
         match flaws.first() {
-            Some(flaw) if spec.clean == CheckPolicy::Require => return Err((*flaw).into()),
+            Some(flaw) if spec.clean == CheckPolicy::Require => return Err(RejectReason::Flawed(*flaw)),
             Some(_) => {}
             None => checks.push(Check::Clean),
         }

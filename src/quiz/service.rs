@@ -57,6 +57,8 @@ pub struct QuizSummary {
     pub delivered: usize,
     /// Attempts thrown away, by reason.
     pub rejected: BTreeMap<RejectReason, usize>,
+    /// Attempts that passed and gave way to a better one of the same item.
+    pub outdone: usize,
     pub usage: QuizUsage,
     pub timings: QuizTimings,
 }
@@ -168,6 +170,7 @@ impl QuizService {
             next_settled: 0,
             delivered: Vec::new(),
             rejected: BTreeMap::new(),
+            outdone: 0,
             usage: QuizUsage::default(),
             ended: false,
         };
@@ -208,6 +211,7 @@ struct Run {
     next_settled: usize,
     delivered: Vec<QuizItem>,
     rejected: BTreeMap<RejectReason, usize>,
+    outdone: usize,
     usage: QuizUsage,
     ended: bool,
 }
@@ -266,13 +270,13 @@ impl Run {
             }
             let mut chosen = None;
             for draft in written.drafts {
-                let reason = match &chosen {
-                    None => self.asked_before(&draft.item),
-                    Some(_) => Some(RejectReason::Outdone),
-                };
-                match reason {
-                    None => chosen = Some(draft.item),
-                    Some(reason) => self.reject(reason),
+                if chosen.is_some() {
+                    self.outdone += 1;
+                    self.metrics.quiz_draft_outdone();
+                } else if let Some(reason) = self.asked_before(&draft.item) {
+                    self.reject(reason);
+                } else {
+                    chosen = Some(draft.item);
                 }
             }
             if chosen.is_none() && written.next_attempt < self.plan.max_attempts() {
@@ -326,6 +330,7 @@ impl Run {
             requested: self.plan.items.len(),
             delivered: self.delivered.len(),
             rejected: self.rejected.clone(),
+            outdone: self.outdone,
             usage: self.usage,
             timings: QuizTimings {
                 time_to_first_item_ms: self.first_item.map(ms),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::engine::FinishReason;
 use crate::generation::{Prompt, TextRequest, TextSummary};
-use crate::quiz::{ItemStatus, QuizRequest};
+use crate::quiz::{Flaw, ItemStatus, QuizRequest};
 use serde_json::json;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -247,27 +247,31 @@ async fn the_best_of_the_candidates_is_kept() {
         ("Paris", "Where did he build it and his house [P]?"),
         ("Paris", "Where does the tower stand [P]?"),
     ];
-    let check =
-        async |request: serde_json::Value, expected: Option<&str>, rejected: &[(RejectReason, usize)]| {
-            let events = about_the_tower(REPLIES, request.clone()).await;
-            let found = items(&events).first().map(|item| item.question.clone());
-            assert_eq!(found.as_deref(), expected, "{request}");
-            assert_eq!(completed(&events).rejected, rejected.iter().copied().collect(), "{request}");
-        };
+    let check = async |request: serde_json::Value,
+                       expected: Option<&str>,
+                       outdone: usize,
+                       rejected: &[(RejectReason, usize)]| {
+        let events = about_the_tower(REPLIES, request.clone()).await;
+        let found = items(&events).first().map(|item| item.question.clone());
+        assert_eq!(found.as_deref(), expected, "{request}");
+        assert_eq!(completed(&events).rejected, rejected.iter().copied().collect(), "{request}");
+        assert_eq!(completed(&events).outdone, outdone, "{request}");
+    };
     use RejectReason::*;
     let (wrong, flawed, good) = (Some(REPLIES[0].1), Some(REPLIES[1].1), Some(REPLIES[2].1));
-    check(json!({"clean": "off"}), wrong, &[]).await;
-    check(json!({"clean": "off", "candidates": 3}), wrong, &[(Outdone, 2)]).await;
-    check(json!({"round_trip": "prefer"}), wrong, &[]).await;
-    check(json!({"round_trip": "require"}), flawed, &[(RoundTrip, 1)]).await;
+    check(json!({"clean": "off"}), wrong, 0, &[]).await;
+    check(json!({"clean": "off", "candidates": 3}), wrong, 2, &[]).await;
+    check(json!({"round_trip": "prefer"}), wrong, 0, &[]).await;
+    check(json!({"round_trip": "require"}), flawed, 0, &[(RoundTrip, 1)]).await;
     check(
         json!({"round_trip": "require", "clean": "require"}),
         good,
-        &[(RoundTrip, 1), (DanglingReference, 1)],
+        0,
+        &[(RoundTrip, 1), (Flawed(Flaw::DanglingReference), 1)],
     )
     .await;
-    check(json!({"round_trip": "prefer", "candidates": 2}), flawed, &[(Outdone, 1)]).await;
-    check(json!({"round_trip": "prefer", "candidates": 3}), good, &[(Outdone, 2)]).await;
+    check(json!({"round_trip": "prefer", "candidates": 2}), flawed, 1, &[]).await;
+    check(json!({"round_trip": "prefer", "candidates": 3}), good, 2, &[]).await;
 }
 
 #[tokio::test(start_paused = true)]
