@@ -32,7 +32,8 @@ pub use prompt_templates::{PromptTemplates, TemplateError};
 pub use service::{QuizCreated, QuizEvent, QuizService, QuizStream, QuizSummary, QuizTimings, QuizUsage};
 pub use source::{Sentence, Source, Worth};
 pub use spec::{
-    CheckPolicy, Difficulty, ItemKind, MAX_SOURCE_CHARS, OneOrMany, QuizRequest, QuizSpec, SpecError, Subject,
+    CheckPolicy, Difficulty, DraftPolicies, ItemKind, MAX_SOURCE_CHARS, OneOrMany, QuizRequest, QuizSpec,
+    SpecError, Subject,
 };
 
 /// The published JSON Schema (draft 2020-12) of a quiz; an item is its `$defs/item`.

@@ -36,6 +36,27 @@ pub struct QuizRequest {
     pub repetition_penalty: Option<f32>,
 }
 
+/// How drafts are chosen and checked: these fields of a [`QuizRequest`], for those who ask for quizzes in
+/// other ways. Their flags are named alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::Args)]
+pub struct DraftPolicies {
+    /// Drafts of each question, of which the best is kept
+    #[arg(long, value_name = "N")]
+    pub candidates: Option<u64>,
+    /// off, prefer or require: does the question ask for its answer and no other words?
+    #[arg(long, value_name = "POLICY")]
+    pub round_trip: Option<String>,
+    /// off, prefer or require: does it keep the rules of item writing?
+    #[arg(long, value_name = "POLICY")]
+    pub clean: Option<String>,
+}
+
+impl From<DraftPolicies> for QuizRequest {
+    fn from(DraftPolicies { candidates, round_trip, clean }: DraftPolicies) -> Self {
+        Self { candidates, round_trip, clean, ..Self::default() }
+    }
+}
+
 /// `"a"` or `["a", "b"]`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(untagged, expecting = "expected a string or a list of strings")]
