@@ -61,12 +61,12 @@ impl Eval {
             None => EvalSet::default_set(),
         };
         ensure!(self.passages != Some(0), "--passages is 0: there is nothing to score");
-        let writer = Loaded::open(&settings.model, &settings.library)?;
+        let writer = Loaded::open(&settings)?;
         let reader = match self.reader {
             None => writer.generator.clone(),
             Some(name) => {
                 settings.model.model.value = name;
-                Loaded::open(&settings.model, &settings.library).context("the reader")?.generator
+                Loaded::open(&settings).context("the reader")?.generator
             }
         };
         let evaluation = Evaluation {

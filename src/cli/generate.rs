@@ -108,7 +108,7 @@ impl Generate {
         logs::start(&settings.log)?;
         let request = self.quiz.request(self.subject)?;
         let spec = QuizSpec::try_from(request).map_err(|error| anyhow!("{}: {error}", error.param))?;
-        let loaded = Loaded::open(&settings.model, &settings.library)?;
+        let loaded = Loaded::open(&settings)?;
         let runtime = tokio::runtime::Runtime::new().context("the async runtime cannot be started")?;
         let delivered = runtime.block_on(async {
             let quiz = loaded.quizzes.create(spec).await.context("the quiz cannot be written")?;

@@ -148,7 +148,8 @@ mod tests {
         error("tokenizer.json is missing");
         std::fs::write(folder.path().join(Embedder::TOKENIZER), "{}").unwrap();
         error("model.safetensors: ");
-        let header = br#"{"embeddings.word_embeddings.weight":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}}"#;
+        let header =
+            br#"{"embeddings.word_embeddings.weight":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}}"#;
         let file = [&(header.len() as u64).to_le_bytes(), &header[..], &[0; 8]].concat();
         std::fs::write(folder.path().join(Embedder::WEIGHTS), file).unwrap();
         error("model.safetensors: embeddings.word_embeddings.weight has the shape [1, 2]");

@@ -102,8 +102,12 @@ pub enum Check {
     RoundTrip,
     /// Its question goes with its key better than with the other options.
     KeySound,
-    /// Not asked before in this quiz, nor excluded.
+    /// The wrong choices mean something near the key, and not too near.
+    PlausibleOptions,
+    /// Not asked before in this quiz nor of its user, nor excluded.
     NotRepeated,
+    /// Nor in other words.
+    Distinct,
 }
 
 /// Why an item was thrown away and written again.
@@ -121,10 +125,16 @@ pub enum RejectReason {
     RoundTrip,
     /// The question goes better with another option.
     KeyNotSound,
+    /// A wrong choice means something too far from the key, or too near.
+    ImplausibleOptions,
     /// Asked before in this quiz.
     Repeated,
+    /// Asked of this user in an earlier quiz.
+    AskedEarlier,
     /// In the request's `exclude`.
     Excluded,
+    /// Asked before in other words: in this quiz, of this user, or in `exclude`.
+    NearDuplicate,
     /// The model failed at this item; others go on.
     GenerationFailed,
     /// The item does not fit the budget or the context.
@@ -147,8 +157,11 @@ impl RejectReason {
             Self::NotGrounded => "not_grounded",
             Self::RoundTrip => "round_trip",
             Self::KeyNotSound => "key_not_sound",
+            Self::ImplausibleOptions => "implausible_options",
             Self::Repeated => "repeated",
+            Self::AskedEarlier => "asked_earlier",
             Self::Excluded => "excluded",
+            Self::NearDuplicate => "near_duplicate",
             Self::GenerationFailed => "generation_failed",
             Self::DoesNotFit => "does_not_fit",
             Self::Flawed(flaw) => flaw.name(),
@@ -171,9 +184,13 @@ mod tests {
             assert_eq!(read, BTreeMap::from([(reason, 1)]));
         };
         use RejectReason::*;
-        [Malformed, UnreadableQuestion, WrongLanguage, PromptText, AnswerInQuestion].map(check);
-        [Copied, NotGrounded, RoundTrip, KeyNotSound, Repeated, Excluded, GenerationFailed].map(check);
-        check(DoesNotFit);
+        let own =
+            [Malformed, UnreadableQuestion, WrongLanguage, PromptText, AnswerInQuestion, Copied, NotGrounded];
+        own.into_iter().for_each(check);
+        let others =
+            [RoundTrip, KeyNotSound, ImplausibleOptions, Repeated, AskedEarlier, Excluded, NearDuplicate];
+        others.into_iter().for_each(check);
+        [GenerationFailed, DoesNotFit].into_iter().for_each(check);
         applicable(ItemKind::MultipleChoice).into_iter().map(Flawed).for_each(check);
     }
 }
