@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Usage: scripts/test.sh
-# Fetches what the tests need (a browser, a Python environment, XLA, the default model, ONNX Runtime), then checks the
+# Fetches what the tests need (a browser, a Python environment, XLA, the default model, sentence embeddings, ONNX
+# Runtime), then checks the
 # format, the lints and the documentation, and runs every test. Wants Debian or Ubuntu, a Rust toolchain
 # and python3 with pip; the system packages it lacks it installs itself only where it may.
 set -euo pipefail
@@ -54,9 +55,10 @@ cargo test --locked --workspace --no-run
 # Cargo leaves the fake libnrt with the tests of its own package; others look beside the programs.
 ln -sf deps/libfake_nrt.so "$target/debug/libfake_nrt.so"
 
-step "Model and ONNX Runtime"
+step "Models and ONNX Runtime"
 "$target/debug/mondai" pull
 "$target/debug/mondai" pull onnxruntime
+"$target/debug/mondai" pull all-minilm-l6-v2
 
 step "Unit tests"
 cargo test --locked --workspace --lib --bins

@@ -200,6 +200,21 @@ impl LibrarySettings {
 }
 
 settings! {
+    /// What items are checked with, beside the model.
+    CheckSettings, CheckFlags, "Checks";
+    /// A folder of sentence embeddings that questions and choices are compared by; `pulled` is what `mondai pull
+    /// all-minilm-l6-v2` fetched, if it did, and with `none` words alone are compared
+    embeddings: String = CheckSettings::PULLED.to_owned(), "DIR";
+}
+
+impl CheckSettings {
+    /// Those in the models folder, if they are there.
+    pub const PULLED: &str = "pulled";
+    /// None at all.
+    pub const NONE: &str = "none";
+}
+
+settings! {
     /// The compiler of programs for a NeuronCore.
     CompilerSettings, CompilerFlags, "Neuron's compiler";
     /// The program neuronx-cc, of AWS's package of that name; found in PATH if it is not named

@@ -10,13 +10,14 @@
 //!
 //! The rooms and what each may use are drawn in `docs/ARCHITECTURE.md`. Arrows point down only:
 //! `cli` → `http` → `quiz` → `generation` → `engine` → `sampling`, `backend` → `text`, `model`; beside them
-//! `library`, the passages that `quiz` asks about; above them `eval` and `bench`, which say how good and
+//! `library`, the passages that `quiz` asks about, and `embedding`, by which it compares texts; above them `eval` and `bench`, which say how good and
 //! how fast a model's quizzes are.
 
 pub mod backend;
 pub mod bench;
 pub mod cli;
 pub mod config;
+pub mod embedding;
 pub mod engine;
 pub mod eval;
 pub mod generation;

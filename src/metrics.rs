@@ -73,6 +73,7 @@ pub struct Metrics {
     quizzes_total: IntCounter,
     quiz_items_total: IntCounterVec,
     quiz_rejects_total: IntCounterVec,
+    quiz_drafts_outdone_total: IntCounter,
     time_to_first_item_seconds: Histogram,
 
     http_requests_total: IntCounterVec,
@@ -174,6 +175,11 @@ impl Metrics {
                 "mondai_quiz_rejects_total",
                 "Quiz items that failed a check.",
                 &["reason"],
+            ),
+            quiz_drafts_outdone_total: counter(
+                r,
+                "mondai_quiz_drafts_outdone_total",
+                "Quiz items that passed and gave way to a better draft.",
             ),
             time_to_first_item_seconds: histogram(
                 r,
@@ -279,6 +285,11 @@ impl Metrics {
     /// An item failed a check and is written again.
     pub fn quiz_rejected(&self, reason: &str) {
         self.quiz_rejects_total.with_label_values(&[reason]).inc();
+    }
+
+    /// An item passed, and another draft of it was better.
+    pub fn quiz_draft_outdone(&self) {
+        self.quiz_drafts_outdone_total.inc();
     }
 
     /// The first item of a quiz was delivered, this long after the quiz was started.

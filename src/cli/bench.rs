@@ -228,16 +228,15 @@ impl BenchVerb {
             }
             Place::Backend { backend, model } => (backend, model),
         };
-        let mut settings_of_model = settings.model.clone();
+        let mut settings = settings.clone();
         if let Some(backend) = backend {
-            settings_of_model.backend.value = backend;
+            settings.model.backend.value = backend;
         }
         if let Some(model) = model {
-            settings_of_model.model.value = model;
+            settings.model.model.value = model;
         }
-        let loaded = Loaded::open(&settings_of_model, &settings.library)?;
-        let model =
-            Model::open(&settings_of_model.model.value, Path::new(&settings_of_model.models_dir.value))?;
+        let loaded = Loaded::open(&settings)?;
+        let model = Model::open(&settings.model.model.value, Path::new(&settings.model.models_dir.value))?;
         let weights =
             ModelCard::of(&model).with_context(|| format!("{} cannot be read", model.path.display()))?;
         Ok(Target::in_process(name, loaded.generator, loaded.quizzes, Some(weights)))

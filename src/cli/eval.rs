@@ -4,6 +4,7 @@ use super::loaded::Loaded;
 use super::{CommonFlags, logs};
 use crate::config::{HttpFlags, Origin};
 use crate::eval::{EvalOptions, EvalSet, Evaluation, Reader, Report};
+use crate::quiz::DraftPolicies;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -33,15 +34,8 @@ pub(super) struct Eval {
     /// The same seed and settings give the same items
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Drafts of each item, of which the best is kept
-    #[arg(long, value_name = "N")]
-    candidates: Option<u64>,
-    /// off, prefer or require: the server's round trip
-    #[arg(long, value_name = "POLICY")]
-    round_trip: Option<String>,
-    /// off, prefer or require: the rules of item writing
-    #[arg(long, value_name = "POLICY")]
-    clean: Option<String>,
+    #[command(flatten)]
+    drafts: DraftPolicies,
     /// The folder for items.jsonl, scores.json and report.html
     #[arg(long, value_name = "DIR", default_value = "eval")]
     out: PathBuf,
@@ -67,12 +61,12 @@ impl Eval {
             None => EvalSet::default_set(),
         };
         ensure!(self.passages != Some(0), "--passages is 0: there is nothing to score");
-        let writer = Loaded::open(&settings.model, &settings.library)?;
+        let writer = Loaded::open(&settings)?;
         let reader = match self.reader {
             None => writer.generator.clone(),
             Some(name) => {
                 settings.model.model.value = name;
-                Loaded::open(&settings.model, &settings.library).context("the reader")?.generator
+                Loaded::open(&settings).context("the reader")?.generator
             }
         };
         let evaluation = Evaluation {
@@ -80,9 +74,7 @@ impl Eval {
                 items: self.items as usize,
                 passages: self.passages.unwrap_or(set.passages.len()).min(set.passages.len()),
                 seed: self.seed,
-                candidates: self.candidates,
-                round_trip: self.round_trip,
-                clean: self.clean,
+                drafts: self.drafts,
             },
             set,
             backend: writer.generator.engine().limits().backend,

@@ -7,7 +7,7 @@ use super::{CommonFlags, logs};
 use crate::config::{HttpFlags, Origin};
 use crate::generation::GenerateError;
 use crate::http::{QuizDocument, WireEvent};
-use crate::quiz::{OneOrMany, QuizEvent, QuizRequest, QuizSpec, QuizStream};
+use crate::quiz::{DraftPolicies, OneOrMany, QuizEvent, QuizRequest, QuizSpec, QuizStream};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
@@ -72,15 +72,8 @@ struct QuizFlags {
     /// The same seed and settings give the same quiz
     #[arg(long)]
     seed: Option<u64>,
-    /// Drafts of each question, of which the best is kept
-    #[arg(long, value_name = "N")]
-    candidates: Option<u64>,
-    /// off, prefer or require: does the question ask for its answer and no other words?
-    #[arg(long, value_name = "POLICY")]
-    round_trip: Option<String>,
-    /// off, prefer or require: does it keep the rules of item writing?
-    #[arg(long, value_name = "POLICY")]
-    clean: Option<String>,
+    #[command(flatten)]
+    drafts: DraftPolicies,
     /// Budget of one question
     #[arg(long, value_name = "TOKENS")]
     max_tokens: Option<u64>,
@@ -115,7 +108,7 @@ impl Generate {
         logs::start(&settings.log)?;
         let request = self.quiz.request(self.subject)?;
         let spec = QuizSpec::try_from(request).map_err(|error| anyhow!("{}: {error}", error.param))?;
-        let loaded = Loaded::open(&settings.model, &settings.library)?;
+        let loaded = Loaded::open(&settings)?;
         let runtime = tokio::runtime::Runtime::new().context("the async runtime cannot be started")?;
         let delivered = runtime.block_on(async {
             let quiz = loaded.quizzes.create(spec).await.context("the quiz cannot be written")?;
@@ -138,15 +131,12 @@ impl QuizFlags {
             audience: self.audience,
             exclude: (!self.exclude.is_empty()).then_some(self.exclude),
             seed: self.seed,
-            candidates: self.candidates,
-            round_trip: self.round_trip,
-            clean: self.clean,
             max_tokens: self.max_tokens,
             temperature: self.temperature,
             top_p: self.top_p,
             top_k: self.top_k,
             min_p: self.min_p,
-            ..QuizRequest::default()
+            ..QuizRequest::from(self.drafts)
         })
     }
 }

@@ -1,11 +1,12 @@
 //! A model, opened and ready to write: what `serve` and `generate` have in common.
 
-use super::{chosen_library, neuron_environment, pull::onnxruntime};
+use super::{Settings, chosen_library, neuron_environment, pull::onnxruntime};
 use crate::backend::{
     self, NEURON, OpenOptions, OrtOptions, WeightsForm,
     neuron::{DeviceOptions, Patience},
 };
-use crate::config::{LibrarySettings, ModelSettings};
+use crate::config::{CheckSettings, ModelSettings};
+use crate::embedding::{Embedder, EmbeddingError};
 use crate::engine::{Engine, EngineOptions};
 use crate::generation::Generator;
 use crate::library::Library;
@@ -27,12 +28,14 @@ pub(super) struct Loaded {
 impl Loaded {
     /// Opens the library, the model on its backend, and starts the engine. Takes as long as reading the
     /// weights does.
-    pub(super) fn open(settings: &ModelSettings, library: &LibrarySettings) -> Result<Self> {
+    pub(super) fn open(settings: &Settings) -> Result<Self> {
+        let Settings { model: settings, library, checks, .. } = settings;
         if settings.backend.value == NEURON {
             neuron_environment::enter(settings)?;
         }
         let began = Instant::now();
         let library = chosen_library(library)?;
+        let embedder = chosen_embedder(checks, settings)?;
         let name = &settings.model.value;
         let model = open_model(settings)?;
         let backend = backend::open(&settings.backend.value, &model, &open_options(settings))
@@ -63,6 +66,9 @@ impl Loaded {
                 .with_context(|| format!("the manifest of the model {name} cannot be used"))?;
             quizzes = quizzes.with_templates(templates);
         }
+        if let Some(embedder) = embedder {
+            quizzes = quizzes.with_embedder(embedder);
+        }
         tracing::info!(
             model = model.name,
             backend = limits.backend,
@@ -73,6 +79,26 @@ impl Loaded {
             "the model is ready"
         );
         Ok(Self { generator, quizzes, library, metrics })
+    }
+}
+
+/// The sentence embeddings that the settings name, opened; `None` where they want none or have none yet.
+fn chosen_embedder(checks: &CheckSettings, settings: &ModelSettings) -> Result<Option<Embedder>> {
+    let folder = match checks.embeddings.value.as_str() {
+        CheckSettings::NONE => return Ok(None),
+        CheckSettings::PULLED => Path::new(&settings.models_dir.value).join(Embedder::NAME),
+        folder => return Ok(Some(Embedder::open(folder.as_ref())?)),
+    };
+    match Embedder::open(&folder) {
+        Err(EmbeddingError::NotPulled { path }) => {
+            tracing::info!(
+                missing = %path.display(),
+                "items are compared by their words alone; `mondai pull {}` fetches what compares meanings",
+                Embedder::NAME
+            );
+            Ok(None)
+        }
+        opened => Ok(Some(opened?)),
     }
 }
 

@@ -19,7 +19,8 @@ mod serve;
 
 use crate::backend::NEURON;
 use crate::config::{
-    HttpSettings, LibraryFlags, LibrarySettings, LogFlags, LogSettings, ModelFlags, ModelSettings, Sources,
+    CheckFlags, CheckSettings, HttpSettings, LibraryFlags, LibrarySettings, LogFlags, LogSettings,
+    ModelFlags, ModelSettings, Sources,
 };
 use crate::library::Library;
 use anyhow::Result;
@@ -115,13 +116,17 @@ struct CommonFlags {
     #[command(flatten)]
     library: LibraryFlags,
     #[command(flatten)]
+    checks: CheckFlags,
+    #[command(flatten)]
     log: LogFlags,
 }
 
 /// Every setting there is.
+#[derive(Clone)]
 struct Settings {
     model: ModelSettings,
     library: LibrarySettings,
+    checks: CheckSettings,
     http: HttpSettings,
     log: LogSettings,
 }
@@ -133,6 +138,7 @@ impl CommonFlags {
         let settings = Settings {
             model: ModelSettings::resolve(self.model, &mut sources)?,
             library: LibrarySettings::resolve(self.library, &mut sources)?,
+            checks: CheckSettings::resolve(self.checks, &mut sources)?,
             http: HttpSettings::resolve(http, &mut sources)?,
             log: LogSettings::resolve(self.log, &mut sources)?,
         };

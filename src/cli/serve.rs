@@ -43,7 +43,7 @@ impl Serve {
             return print_config(&settings);
         }
         logs::start(&settings.log)?;
-        let loaded = Loaded::open(&settings.model, &settings.library)?;
+        let loaded = Loaded::open(&settings)?;
         let runtime = tokio::runtime::Runtime::new().context("the async runtime cannot be started")?;
         runtime.block_on(serve(loaded, &settings))
     }
@@ -51,10 +51,9 @@ impl Serve {
 
 fn print_config(settings: &Settings) -> Result<()> {
     let mut out = io::stdout().lock();
-    let Settings { model, library, http, log } = settings;
-    for (name, value, origin) in
-        model.rows().into_iter().chain(library.rows()).chain(http.rows()).chain(log.rows())
-    {
+    let Settings { model, library, checks, http, log } = settings;
+    let rows = [model.rows(), library.rows(), checks.rows(), http.rows(), log.rows()];
+    for (name, value, origin) in rows.into_iter().flatten() {
         writeln!(out, "{:<48} # {origin}", format!("{name} = {value}"))?;
     }
     Ok(())

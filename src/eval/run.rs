@@ -5,7 +5,7 @@ use super::record::{Author, PassageRecord, RunFile, RunHead, Scored};
 use super::report::{Report, Setting};
 use super::set::{EvalSet, Passage};
 use crate::generation::GenerateError;
-use crate::quiz::{OneOrMany, QuizEvent, QuizRequest, QuizService, QuizSpec, RejectReason};
+use crate::quiz::{DraftPolicies, OneOrMany, QuizEvent, QuizRequest, QuizService, QuizSpec, RejectReason};
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -19,10 +19,8 @@ pub struct EvalOptions {
     /// The first so many passages of the set.
     pub passages: usize,
     pub seed: u64,
-    /// As in a quiz's request, where given.
-    pub candidates: Option<u64>,
-    pub round_trip: Option<String>,
-    pub clean: Option<String>,
+    #[serde(flatten)]
+    pub drafts: DraftPolicies,
 }
 
 /// A model under test, the set it is tested with, and its reader.
@@ -113,10 +111,7 @@ impl Evaluation {
             kind: Some(OneOrMany::Many(kinds)),
             language: Some(passage.language.clone()),
             seed: Some(self.options.seed.wrapping_add(idx as u64)),
-            candidates: self.options.candidates,
-            round_trip: self.options.round_trip.clone(),
-            clean: self.options.clean.clone(),
-            ..QuizRequest::default()
+            ..QuizRequest::from(self.options.drafts.clone())
         };
         let spec = QuizSpec::try_from(request).map_err(|error| anyhow!("{}: {error}", error.param))?;
         let began = Instant::now();

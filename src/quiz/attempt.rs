@@ -7,6 +7,7 @@ use super::grammar::ItemGrammar;
 use super::ground::{Excerpt, Ground};
 use super::item::{Answer, Check, Evidence, ItemStatus, QuizItem, RejectReason};
 use super::language::Language;
+use super::meaning::Comparison;
 use super::plan::QuizPlan;
 use super::prompt::{About, ItemPrompt};
 use super::seed::{Purpose, derive, shuffle};
@@ -121,7 +122,7 @@ impl QuizPlan {
         let flaws = flaws(&shown);
         let mut checks = checks;
         match flaws.first() {
-            Some(flaw) if spec.clean == CheckPolicy::Require => return Err((*flaw).into()),
+            Some(flaw) if spec.clean == CheckPolicy::Require => return Err(RejectReason::Flawed(*flaw)),
             Some(_) => {}
             None => checks.push(Check::Clean),
         }
@@ -153,8 +154,8 @@ impl QuizPlan {
         })
     }
 
-    /// A name that follows from the whole request, its seed and what the library had for it included: the
-    /// same quiz has the same names.
+    /// A name that follows from the whole request, its seed, what the library had for it and what the user was
+    /// asked before included: the same quiz has the same names.
     pub(super) fn id(&self, prefix: &str, index: usize) -> String {
         const DIGITS: usize = 24;
         let spec = &self.spec;
@@ -164,6 +165,13 @@ impl QuizPlan {
                 subject.push('\n');
                 subject.push_str(&citation.passage);
             }
+        }
+        if let Some(Comparison { distinct, plausible, .. }) = &self.comparison {
+            subject.push_str(&format!("\ndistinct {}, plausible {}", distinct.name(), plausible.name()));
+        }
+        for asked in &self.earlier {
+            subject.push('\n');
+            subject.push_str(&asked.item.question);
         }
         let subject = match spec.subject {
             Subject::Topic(_) => ("topic", subject),

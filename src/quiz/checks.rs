@@ -2,6 +2,7 @@
 //! say no for one reason alone.
 
 use super::draft::Draft;
+use super::flaws::Flaw;
 use super::item::{Check, Evidence, RejectReason};
 use super::language::Language;
 use super::script::is_unspaced;
@@ -42,8 +43,12 @@ pub(super) fn check_alone(draft: &Draft, brief: &Brief<'_>) -> Result<Vec<Check>
         && (is_statement || !options().any(|option| is_placeholder(option)));
     check(Check::NoPromptText, prompt_free, RejectReason::PromptText)?;
     if is_choice {
-        check(Check::DistinctOptions, options_are_distinct(draft), RejectReason::DuplicateOptions)?;
-        check(Check::UniformOptions, options_are_uniform(draft), RejectReason::UnevenOptions)?;
+        check(
+            Check::DistinctOptions,
+            options_are_distinct(draft),
+            RejectReason::Flawed(Flaw::DuplicateOptions),
+        )?;
+        check(Check::UniformOptions, options_are_uniform(draft), RejectReason::Flawed(Flaw::UnevenOptions))?;
     }
     if !is_statement {
         check(Check::AnswerNotInQuestion, !gives_answer_away(draft), RejectReason::AnswerInQuestion)?;
@@ -298,20 +303,20 @@ mod tests {
             assert_eq!(check_alone(&draft, &brief).err(), expected, "{answer} {distractors:?}");
         };
         check("Paris", ["London", "Madrid", "Rome"], None);
-        check("Paris", ["London", "paris.", "Rome"], Some(DuplicateOptions));
-        check("Paris", ["London", "LONDON", "Rome"], Some(DuplicateOptions));
-        check("Nile", ["Amazon", "The Nile", "Danube"], Some(DuplicateOptions));
+        check("Paris", ["London", "paris.", "Rome"], Some(Flawed(Flaw::DuplicateOptions)));
+        check("Paris", ["London", "LONDON", "Rome"], Some(Flawed(Flaw::DuplicateOptions)));
+        check("Nile", ["Amazon", "The Nile", "Danube"], Some(Flawed(Flaw::DuplicateOptions)));
         check("C", ["C++", "C#", "Cobol"], None);
-        check("1889", ["1789", "1900", "1,889"], Some(DuplicateOptions));
+        check("1889", ["1789", "1900", "1,889"], Some(Flawed(Flaw::DuplicateOptions)));
         check("1.5", ["15", "150", "1500"], None);
-        check("Paris", ["London", "Madrid", "1889"], Some(UnevenOptions));
-        check("Paris", ["London", "a small town", "Rome"], Some(UnevenOptions));
-        check("1889", ["1789", "1900 or so", "1901"], Some(UnevenOptions));
+        check("Paris", ["London", "Madrid", "1889"], Some(Flawed(Flaw::UnevenOptions)));
+        check("Paris", ["London", "a small town", "Rome"], Some(Flawed(Flaw::UnevenOptions)));
+        check("1889", ["1789", "1900 or so", "1901"], Some(Flawed(Flaw::UnevenOptions)));
         check("60%", ["50%", "40%", "7,000"], None);
         check(
             "Paris",
             ["London", "The old town by the great river of the north", "Rome"],
-            Some(UnevenOptions),
+            Some(Flawed(Flaw::UnevenOptions)),
         );
         check("Paris", ["London", "None of the above", "Rome"], Some(PromptText));
         check("Paris", ["B) London", "Madrid", "Rome"], Some(PromptText));

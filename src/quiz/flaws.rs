@@ -6,7 +6,7 @@ use super::wording::{contains, plain, words};
 use serde::{Deserialize, Serialize};
 
 /// A rule that an item breaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Flaw {
     /// A question without its mark.
@@ -33,6 +33,27 @@ pub enum Flaw {
     ClangWithKey,
     /// "Always" or "never" in wrong answers only.
     AbsoluteDistractors,
+}
+
+impl Flaw {
+    /// As on the wire and in the metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoQuestionMark => "no_question_mark",
+            Self::SeveralQuestions => "several_questions",
+            Self::RefersToSource => "refers_to_source",
+            Self::DanglingReference => "dangling_reference",
+            Self::LongStem => "long_stem",
+            Self::NegativeStem => "negative_stem",
+            Self::AllOrNoneOfTheAbove => "all_or_none_of_the_above",
+            Self::DuplicateOptions => "duplicate_options",
+            Self::OverlappingOptions => "overlapping_options",
+            Self::UnevenOptions => "uneven_options",
+            Self::KeyIsLongest => "key_is_longest",
+            Self::ClangWithKey => "clang_with_key",
+            Self::AbsoluteDistractors => "absolute_distractors",
+        }
+    }
 }
 
 const OF_EVERY_QUESTION: [Flaw; 4] =

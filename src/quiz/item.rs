@@ -102,8 +102,12 @@ pub enum Check {
     RoundTrip,
     /// Its question goes with its key better than with the other options.
     KeySound,
-    /// Not asked before in this quiz, nor excluded.
+    /// The wrong choices mean something near the key, and not too near.
+    PlausibleOptions,
+    /// Not asked before in this quiz nor of its user, nor excluded.
     NotRepeated,
+    /// Nor in other words.
+    Distinct,
 }
 
 /// Why an item was thrown away and written again.
@@ -114,36 +118,30 @@ pub enum RejectReason {
     UnreadableQuestion,
     WrongLanguage,
     PromptText,
-    DuplicateOptions,
-    UnevenOptions,
     AnswerInQuestion,
     Copied,
     NotGrounded,
-    NoQuestionMark,
-    SeveralQuestions,
-    RefersToSource,
-    DanglingReference,
-    LongStem,
-    NegativeStem,
-    AllOrNoneOfTheAbove,
-    OverlappingOptions,
-    KeyIsLongest,
-    ClangWithKey,
-    AbsoluteDistractors,
     /// The question goes better with other words of the evidence.
     RoundTrip,
     /// The question goes better with another option.
     KeyNotSound,
-    /// Good, but another draft of the item was better.
-    Outdone,
+    /// A wrong choice means something too far from the key, or too near.
+    ImplausibleOptions,
     /// Asked before in this quiz.
     Repeated,
+    /// Asked of this user in an earlier quiz.
+    AskedEarlier,
     /// In the request's `exclude`.
     Excluded,
+    /// Asked before in other words: in this quiz, of this user, or in `exclude`.
+    NearDuplicate,
     /// The model failed at this item; others go on.
     GenerationFailed,
     /// The item does not fit the budget or the context.
     DoesNotFit,
+    /// It breaks this rule of item writing, and may not.
+    #[serde(untagged)]
+    Flawed(Flaw),
 }
 
 impl RejectReason {
@@ -154,49 +152,45 @@ impl RejectReason {
             Self::UnreadableQuestion => "unreadable_question",
             Self::WrongLanguage => "wrong_language",
             Self::PromptText => "prompt_text",
-            Self::DuplicateOptions => "duplicate_options",
-            Self::UnevenOptions => "uneven_options",
             Self::AnswerInQuestion => "answer_in_question",
             Self::Copied => "copied",
             Self::NotGrounded => "not_grounded",
-            Self::NoQuestionMark => "no_question_mark",
-            Self::SeveralQuestions => "several_questions",
-            Self::RefersToSource => "refers_to_source",
-            Self::DanglingReference => "dangling_reference",
-            Self::LongStem => "long_stem",
-            Self::NegativeStem => "negative_stem",
-            Self::AllOrNoneOfTheAbove => "all_or_none_of_the_above",
-            Self::OverlappingOptions => "overlapping_options",
-            Self::KeyIsLongest => "key_is_longest",
-            Self::ClangWithKey => "clang_with_key",
-            Self::AbsoluteDistractors => "absolute_distractors",
             Self::RoundTrip => "round_trip",
             Self::KeyNotSound => "key_not_sound",
-            Self::Outdone => "outdone",
+            Self::ImplausibleOptions => "implausible_options",
             Self::Repeated => "repeated",
+            Self::AskedEarlier => "asked_earlier",
             Self::Excluded => "excluded",
+            Self::NearDuplicate => "near_duplicate",
             Self::GenerationFailed => "generation_failed",
             Self::DoesNotFit => "does_not_fit",
+            Self::Flawed(flaw) => flaw.name(),
         }
     }
 }
 
-impl From<Flaw> for RejectReason {
-    fn from(flaw: Flaw) -> Self {
-        match flaw {
-            Flaw::NoQuestionMark => Self::NoQuestionMark,
-            Flaw::SeveralQuestions => Self::SeveralQuestions,
-            Flaw::RefersToSource => Self::RefersToSource,
-            Flaw::DanglingReference => Self::DanglingReference,
-            Flaw::LongStem => Self::LongStem,
-            Flaw::NegativeStem => Self::NegativeStem,
-            Flaw::AllOrNoneOfTheAbove => Self::AllOrNoneOfTheAbove,
-            Flaw::DuplicateOptions => Self::DuplicateOptions,
-            Flaw::OverlappingOptions => Self::OverlappingOptions,
-            Flaw::UnevenOptions => Self::UnevenOptions,
-            Flaw::KeyIsLongest => Self::KeyIsLongest,
-            Flaw::ClangWithKey => Self::ClangWithKey,
-            Flaw::AbsoluteDistractors => Self::AbsoluteDistractors,
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quiz::applicable;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn reasons_are_named_as_they_are_written() {
+        let check = |reason: RejectReason| {
+            let written = serde_json::to_string(&BTreeMap::from([(reason, 1)])).unwrap();
+            assert_eq!(written, format!("{{\"{}\":1}}", reason.name()));
+            let read: BTreeMap<RejectReason, usize> = serde_json::from_str(&written).unwrap();
+            assert_eq!(read, BTreeMap::from([(reason, 1)]));
+        };
+        use RejectReason::*;
+        let own =
+            [Malformed, UnreadableQuestion, WrongLanguage, PromptText, AnswerInQuestion, Copied, NotGrounded];
+        own.into_iter().for_each(check);
+        let others =
+            [RoundTrip, KeyNotSound, ImplausibleOptions, Repeated, AskedEarlier, Excluded, NearDuplicate];
+        others.into_iter().for_each(check);
+        [GenerationFailed, DoesNotFit].into_iter().for_each(check);
+        applicable(ItemKind::MultipleChoice).into_iter().map(Flawed).for_each(check);
     }
 }

@@ -1,6 +1,6 @@
 //! What a quiz is, and how one is written: from a valid [`QuizSpec`] to [`QuizEvent`]s, an item at a
-//! time, each closed, checked and only then yielded. May use `generation`, and `library` for what topics
-//! rest on. Absent: HTTP, tokens.
+//! time, each closed, checked and only then yielded. May use `generation`, `library` for what topics
+//! rest on, and `embedding` to compare items by meaning. Absent: HTTP, tokens.
 
 mod attempt;
 mod candidate;
@@ -10,8 +10,10 @@ mod falsify;
 mod flaws;
 mod grammar;
 mod ground;
+mod history;
 mod item;
 mod language;
+mod meaning;
 mod plan;
 mod prompt;
 mod prompt_templates;
@@ -32,7 +34,8 @@ pub use prompt_templates::{PromptTemplates, TemplateError};
 pub use service::{QuizCreated, QuizEvent, QuizService, QuizStream, QuizSummary, QuizTimings, QuizUsage};
 pub use source::{Sentence, Source, Worth};
 pub use spec::{
-    CheckPolicy, Difficulty, ItemKind, MAX_SOURCE_CHARS, OneOrMany, QuizRequest, QuizSpec, SpecError, Subject,
+    CheckPolicy, Difficulty, DraftPolicies, ItemKind, MAX_SOURCE_CHARS, OneOrMany, QuizRequest, QuizSpec,
+    SpecError, Subject,
 };
 
 /// The published JSON Schema (draft 2020-12) of a quiz; an item is its `$defs/item`.

@@ -3,6 +3,8 @@
 
 use super::grammar::json_inner;
 use super::ground::{Excerpt, Ground};
+use super::history::Asked;
+use super::meaning::Comparison;
 use super::prompt::{About, ItemPrompt};
 use super::prompt_templates::PromptTemplates;
 use super::seed::{Purpose, derive};
@@ -17,6 +19,10 @@ pub(super) struct QuizPlan {
     /// The model's own, if it has some.
     pub(super) templates: Option<Arc<PromptTemplates>>,
     pub(super) items: Vec<ItemPlan>,
+    /// `None`: items are compared by their words alone.
+    pub(super) comparison: Option<Comparison>,
+    /// What the user was asked in earlier quizzes.
+    pub(super) earlier: Vec<Arc<Asked>>,
 }
 
 /// One item before it is written.
@@ -76,7 +82,8 @@ impl QuizPlan {
                 excerpt.candidates.retain(|idx| excerpt.shown.contains(idx));
             }
         }
-        Ok(Self { items, spec, templates: capacity.templates.cloned() })
+        let templates = capacity.templates.cloned();
+        Ok(Self { items, spec, templates, comparison: None, earlier: Vec::new() })
     }
 }
 

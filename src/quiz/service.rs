@@ -2,13 +2,16 @@
 //! gives the same quiz whatever the timing.
 
 use super::candidate::Candidate;
-use super::checks::{Asked, is_excluded, is_repeat};
+use super::checks::{Asked as Said, is_excluded, is_repeat};
+use super::history::{Asked, History};
 use super::item::{Check, QuizItem, RejectReason};
+use super::meaning::{Comparison, Embed, Meaning};
 use super::plan::QuizPlan;
 use super::prompt_templates::PromptTemplates;
 use super::round_trip::RoundTrip;
 use super::spec::{CheckPolicy, QuizSpec, Subject};
 use super::writer::{Reply, Writer};
+use crate::embedding::Embedder;
 use crate::engine::{EngineError, SequenceSummary};
 use crate::generation::{GenerateError, Generator, Likelihood, WeighRequest};
 use crate::library::Library;
@@ -27,6 +30,8 @@ pub struct QuizService {
     library: Option<Library>,
     metrics: Arc<Metrics>,
     templates: Option<Arc<PromptTemplates>>,
+    embedder: Option<Arc<dyn Embed>>,
+    history: Arc<History>,
 }
 
 /// What a quiz stream yields: `Created`, then `Item`s in order of index, then one `Completed` or `Failed`.
@@ -57,6 +62,8 @@ pub struct QuizSummary {
     pub delivered: usize,
     /// Attempts thrown away, by reason.
     pub rejected: BTreeMap<RejectReason, usize>,
+    /// Attempts that passed and gave way to a better one of the same item.
+    pub outdone: usize,
     pub usage: QuizUsage,
     pub timings: QuizTimings,
 }
@@ -95,7 +102,7 @@ impl QuizService {
     }
 
     fn with_writer(writer: Arc<dyn Writer>, metrics: Arc<Metrics>) -> Self {
-        Self { writer, library: None, metrics, templates: None }
+        Self { writer, library: None, metrics, templates: None, embedder: None, history: Arc::default() }
     }
 
     /// The same service, which asks about a topic what the library has on it; without one, or where it has
@@ -109,6 +116,12 @@ impl QuizService {
     #[must_use]
     pub fn with_templates(self, templates: PromptTemplates) -> Self {
         Self { templates: Some(Arc::new(templates)), ..self }
+    }
+
+    /// The same service, which compares items by what they mean too.
+    #[must_use]
+    pub fn with_embedder(self, embedder: Embedder) -> Self {
+        Self { embedder: Some(Arc::new(embedder)), ..self }
     }
 
     /// The model that writes.
@@ -135,14 +148,19 @@ impl QuizService {
 
     async fn plan(&self, spec: QuizSpec) -> Result<QuizPlan, GenerateError> {
         let (writer, library) = (Arc::clone(&self.writer), self.library.clone());
-        let templates = self.templates.clone();
-        // Sources are long and every sentence is counted, a library is searched: not a task for an async
-        // thread.
+        let (templates, embedder) = (self.templates.clone(), self.embedder.clone());
+        let earlier = spec.user.as_deref().map_or_else(Vec::new, |user| self.history.of(user));
+        // Sources are long and every sentence is counted, a library is searched, what is excluded is read: not
+        // a task for an async thread.
         let plan = tokio::task::spawn_blocking(move || {
-            writer
-                .with_capacity(templates.as_ref(), |capacity| QuizPlan::new(spec, library.as_ref(), capacity))
+            let comparison = Comparison::of(&spec, embedder.as_ref())?;
+            let plan = writer.with_capacity(templates.as_ref(), |capacity| {
+                QuizPlan::new(spec, library.as_ref(), capacity)
+            });
+            let plan = plan.map_err(|error| internal(&error))?;
+            Ok(QuizPlan { comparison, earlier, ..plan })
         });
-        plan.await.map_err(|panic| internal(&panic))?.map_err(|error| internal(&error))
+        plan.await.map_err(|panic| internal(&panic))?
     }
 
     /// Starts a quiz; its first item is accepted when this returns.
@@ -162,6 +180,7 @@ impl QuizService {
             plan: Arc::new(plan),
             writer: Arc::clone(&self.writer),
             metrics: Arc::clone(&self.metrics),
+            history: Arc::clone(&self.history),
             started,
             first_item: None,
             events: VecDeque::from([QuizEvent::Created(created)]),
@@ -171,6 +190,7 @@ impl QuizService {
             next_settled: 0,
             delivered: Vec::new(),
             rejected: BTreeMap::new(),
+            outdone: 0,
             usage: QuizUsage::default(),
             ended: false,
         };
@@ -198,6 +218,7 @@ struct Run {
     plan: Arc<QuizPlan>,
     writer: Arc<dyn Writer>,
     metrics: Arc<Metrics>,
+    history: Arc<History>,
     started: Instant,
     first_item: Option<Duration>,
     /// Ready to be yielded.
@@ -209,8 +230,9 @@ struct Run {
     written: BTreeMap<usize, Written>,
     /// The first item that is neither delivered nor given up.
     next_settled: usize,
-    delivered: Vec<QuizItem>,
+    delivered: Vec<Arc<Asked>>,
     rejected: BTreeMap<RejectReason, usize>,
+    outdone: usize,
     usage: QuizUsage,
     ended: bool,
 }
@@ -267,36 +289,72 @@ impl Run {
             for reason in written.rejected {
                 self.reject(reason);
             }
-            let mut chosen = None;
-            for draft in written.drafts {
-                let reason = match &chosen {
-                    None => self.asked_before(&draft.item),
-                    Some(_) => Some(RejectReason::Outdone),
-                };
-                match reason {
-                    None => chosen = Some(draft.item),
-                    Some(reason) => self.reject(reason),
-                }
-            }
+            let chosen = self.choose(written.drafts);
             if chosen.is_none() && written.next_attempt < self.plan.max_attempts() {
                 self.start(written.index, written.next_attempt, None);
                 return;
             }
             self.next_settled += 1;
-            if let Some(mut item) = chosen {
-                item.checks.push(Check::NotRepeated);
-                self.deliver(item);
+            if let Some(asked) = chosen {
+                self.deliver(asked);
             }
         }
     }
 
+    /// The best of the drafts that were not asked before; those that were only in other words come last, or
+    /// not at all.
+    fn choose(&mut self, drafts: Vec<Candidate>) -> Option<Asked> {
+        let distinct =
+            self.plan.comparison.as_ref().map_or(CheckPolicy::Off, |comparison| comparison.distinct);
+        let (mut new, mut in_other_words) = (Vec::new(), Vec::new());
+        for Candidate { mut item, meaning, .. } in drafts {
+            if let Some(reason) = self.asked_before(&item) {
+                self.reject(reason);
+                continue;
+            }
+            item.checks.push(Check::NotRepeated);
+            match &meaning {
+                Some(meaning) if distinct != CheckPolicy::Off => {
+                    if !self.asked_in_other_words(&item, meaning) {
+                        item.checks.push(Check::Distinct);
+                    } else if distinct == CheckPolicy::Require {
+                        self.reject(RejectReason::NearDuplicate);
+                        continue;
+                    } else {
+                        in_other_words.push(Asked { item, meaning: Some(meaning.clone()) });
+                        continue;
+                    }
+                }
+                _ => {}
+            }
+            new.push(Asked { item, meaning });
+        }
+        new.append(&mut in_other_words);
+        for _ in 1..new.len() {
+            self.outdone += 1;
+            self.metrics.quiz_draft_outdone();
+        }
+        new.into_iter().next()
+    }
+
     fn asked_before(&self, item: &QuizItem) -> Option<RejectReason> {
-        let asked = asked(item);
-        if self.plan.spec.exclude.iter().any(|entry| is_excluded(asked, item.kind, entry)) {
+        if self.plan.spec.exclude.iter().any(|entry| is_excluded(said(item), item.kind, entry)) {
             return Some(RejectReason::Excluded);
         }
-        let repeats = |earlier: &QuizItem| is_repeat(asked, self::asked(earlier));
-        self.delivered.iter().any(repeats).then_some(RejectReason::Repeated)
+        let repeats = |asked: &Arc<Asked>| is_repeat(said(item), said(&asked.item));
+        if self.delivered.iter().any(repeats) {
+            return Some(RejectReason::Repeated);
+        }
+        self.plan.earlier.iter().any(repeats).then_some(RejectReason::AskedEarlier)
+    }
+
+    fn asked_in_other_words(&self, item: &QuizItem, meaning: &Meaning) -> bool {
+        let is_near = |asked: &Arc<Asked>| {
+            asked.meaning.as_ref().is_some_and(|other| meaning.is_near(item, other, &asked.item))
+        };
+        let excluded = |comparison: &Comparison| comparison.is_excluded(meaning);
+        self.plan.comparison.as_ref().is_some_and(excluded)
+            || self.delivered.iter().chain(&self.plan.earlier).any(is_near)
     }
 
     fn reject(&mut self, reason: RejectReason) {
@@ -304,15 +362,19 @@ impl Run {
         self.metrics.quiz_rejected(reason.name());
     }
 
-    fn deliver(&mut self, item: QuizItem) {
+    fn deliver(&mut self, asked: Asked) {
         if self.first_item.is_none() {
             let waited = self.started.elapsed();
             self.first_item = Some(waited);
             self.metrics.time_to_first_item(waited);
         }
-        self.metrics.quiz_item(item.kind.name());
-        self.delivered.push(item.clone());
-        self.events.push_back(QuizEvent::Item(Box::new(item)));
+        self.metrics.quiz_item(asked.item.kind.name());
+        self.events.push_back(QuizEvent::Item(Box::new(asked.item.clone())));
+        let asked = Arc::new(asked);
+        if let Some(user) = &self.plan.spec.user {
+            self.history.add(user, Arc::clone(&asked));
+        }
+        self.delivered.push(asked);
     }
 
     fn end(&mut self, event: QuizEvent) {
@@ -329,6 +391,7 @@ impl Run {
             requested: self.plan.items.len(),
             delivered: self.delivered.len(),
             rejected: self.rejected.clone(),
+            outdone: self.outdone,
             usage: self.usage,
             timings: QuizTimings {
                 time_to_first_item_ms: self.first_item.map(ms),
@@ -362,8 +425,8 @@ impl From<&SequenceSummary> for QuizUsage {
     }
 }
 
-fn asked(item: &QuizItem) -> Asked<'_> {
-    Asked { question: &item.question, answer: &item.answer.text }
+fn said(item: &QuizItem) -> Said<'_> {
+    Said { question: &item.question, answer: &item.answer.text }
 }
 
 /// Writes one item, from the given attempt on, until drafts pass what can be checked alone. The first time
@@ -414,7 +477,7 @@ struct Drafted {
 /// # Errors
 /// As [`write_item`].
 async fn write_draft(
-    plan: &QuizPlan,
+    plan: &Arc<QuizPlan>,
     writer: &dyn Writer,
     index: usize,
     attempt: usize,
@@ -456,10 +519,33 @@ async fn write_draft(
             Err(error) => candidate = Err(reason_of(error, index, attempt)?),
         }
     }
+    if let Ok(drafted) = &mut candidate
+        && let Some(meaning) = meaning_of(plan, &drafted.item).await?
+    {
+        drafted.understood(meaning);
+        if drafted.is_implausible() && plan.comparison.as_ref().is_some_and(Comparison::requires_plausible) {
+            candidate = Err(RejectReason::ImplausibleOptions);
+        }
+    }
     if let Err(reason) = &candidate {
         tracing::debug!(index, attempt, reason = reason.name(), reply = text, "item rejected");
     }
     Ok(Drafted { candidate, usage })
+}
+
+/// What an item means, if that is compared.
+///
+/// # Errors
+/// The embeddings cannot be used.
+async fn meaning_of(plan: &Arc<QuizPlan>, item: &QuizItem) -> Result<Option<Meaning>, GenerateError> {
+    if plan.comparison.is_none() {
+        return Ok(None);
+    }
+    let (plan, item) = (Arc::clone(plan), item.clone());
+    let meaning = tokio::task::spawn_blocking(move || {
+        plan.comparison.as_ref().map(|comparison| comparison.meaning(&item)).transpose()
+    });
+    meaning.await.map_err(|panic| internal(&panic))?
 }
 
 /// Why an attempt came to nothing.

@@ -24,6 +24,10 @@ pub struct QuizRequest {
     pub candidates: Option<u64>,
     pub round_trip: Option<String>,
     pub clean: Option<String>,
+    pub distinct: Option<String>,
+    pub plausible: Option<String>,
+    /// Whose quiz it is: with a name, what they were asked before does not come again.
+    pub user: Option<String>,
     /// Which of the server's models; not part of [`QuizSpec`].
     pub model: Option<String>,
     pub max_tokens: Option<u64>,
@@ -34,6 +38,34 @@ pub struct QuizRequest {
     pub frequency_penalty: Option<f32>,
     pub presence_penalty: Option<f32>,
     pub repetition_penalty: Option<f32>,
+}
+
+/// How drafts are chosen and checked: these fields of a [`QuizRequest`], for those who ask for quizzes in
+/// other ways. Their flags are named alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::Args)]
+pub struct DraftPolicies {
+    /// Drafts of each question, of which the best is kept
+    #[arg(long, value_name = "N")]
+    pub candidates: Option<u64>,
+    /// off, prefer or require: does the question ask for its answer and no other words?
+    #[arg(long, value_name = "POLICY")]
+    pub round_trip: Option<String>,
+    /// off, prefer or require: does it keep the rules of item writing?
+    #[arg(long, value_name = "POLICY")]
+    pub clean: Option<String>,
+    /// off, prefer or require: does it ask what was not asked, in other words either? Needs embeddings
+    #[arg(long, value_name = "POLICY")]
+    pub distinct: Option<String>,
+    /// off, prefer or require: are the wrong choices near the right one, and not too near? Needs embeddings
+    #[arg(long, value_name = "POLICY")]
+    pub plausible: Option<String>,
+}
+
+impl From<DraftPolicies> for QuizRequest {
+    fn from(drafts: DraftPolicies) -> Self {
+        let DraftPolicies { candidates, round_trip, clean, distinct, plausible } = drafts;
+        Self { candidates, round_trip, clean, distinct, plausible, ..Self::default() }
+    }
 }
 
 /// `"a"` or `["a", "b"]`.
@@ -63,6 +95,11 @@ pub struct QuizSpec {
     pub round_trip: CheckPolicy,
     /// Whether the item has to keep the item-writing rules.
     pub clean: CheckPolicy,
+    /// Whether the question has to ask, in any words, what was not asked before; `None`: as the server has it.
+    pub distinct: Option<CheckPolicy>,
+    /// Whether the wrong choices have to be plausible; `None`: as the server has it.
+    pub plausible: Option<CheckPolicy>,
+    pub user: Option<String>,
     /// Budget of one item, in tokens, what the grammar writes included; `None`: what it needs.
     pub max_item_tokens: Option<usize>,
     /// The seed in it is not used: each attempt at an item has its own.
@@ -118,6 +155,7 @@ const MAX_TOPIC_CHARS: usize = 500;
 pub const MAX_SOURCE_CHARS: usize = 200_000;
 const MAX_COUNT: usize = 50;
 const MAX_AUDIENCE_CHARS: usize = 200;
+const MAX_USER_CHARS: usize = 200;
 const MAX_EXCLUDED: usize = 200;
 const MAX_EXCLUDED_CHARS: usize = 500;
 const MAX_ITEM_TOKENS: usize = 8192;
@@ -150,8 +188,11 @@ impl TryFrom<QuizRequest> for QuizSpec {
             exclude: exclude(request.exclude.unwrap_or_default())?,
             seed,
             candidates: candidates(request.candidates.unwrap_or(DEFAULT_CANDIDATES))?,
-            round_trip: policy("round_trip", request.round_trip.as_deref(), DEFAULT_ROUND_TRIP)?,
-            clean: policy("clean", request.clean.as_deref(), DEFAULT_CLEAN)?,
+            round_trip: policy("round_trip", request.round_trip.as_deref())?.unwrap_or(DEFAULT_ROUND_TRIP),
+            clean: policy("clean", request.clean.as_deref())?.unwrap_or(DEFAULT_CLEAN),
+            distinct: policy("distinct", request.distinct.as_deref())?,
+            plausible: policy("plausible", request.plausible.as_deref())?,
+            user: user(request.user)?,
             max_item_tokens: request.max_tokens.map(max_item_tokens).transpose()?,
             sampling,
         })
@@ -245,10 +286,10 @@ fn candidates(candidates: u64) -> Result<usize, SpecError> {
     in_range("candidates", candidates, 1, MAX_CANDIDATES)
 }
 
-fn policy(param: &str, name: Option<&str>, default: CheckPolicy) -> Result<CheckPolicy, SpecError> {
-    let Some(name) = name else { return Ok(default) };
+fn policy(param: &str, name: Option<&str>) -> Result<Option<CheckPolicy>, SpecError> {
+    let Some(name) = name else { return Ok(None) };
     let known = [CheckPolicy::Off, CheckPolicy::Prefer, CheckPolicy::Require];
-    known.into_iter().find(|policy| policy.name() == name).ok_or_else(|| {
+    known.into_iter().find(|policy| policy.name() == name).map(Some).ok_or_else(|| {
         let known = known.map(CheckPolicy::name).join(", ");
         SpecError::new(param, format!("`{param}` {} is not known; use {known}", quoted(name)))
     })
@@ -301,6 +342,11 @@ fn language(tag: &str) -> Result<Language, SpecError> {
 fn audience(audience: Option<String>) -> Result<Option<String>, SpecError> {
     let audience = audience.map(|audience| line("audience", &audience, MAX_AUDIENCE_CHARS)).transpose()?;
     Ok(audience.filter(|audience| !audience.is_empty()))
+}
+
+fn user(user: Option<String>) -> Result<Option<String>, SpecError> {
+    let user = user.map(|user| line("user", &user, MAX_USER_CHARS)).transpose()?;
+    Ok(user.filter(|user| !user.is_empty()))
 }
 
 fn exclude(entries: Vec<String>) -> Result<Vec<String>, SpecError> {
@@ -446,6 +492,11 @@ mod tests {
         check(json!({"topic": "a", "round_trip": "require", "clean": "off"}), "ok");
         check(json!({"topic": "a", "round_trip": "yes"}), "round_trip");
         check(json!({"topic": "a", "clean": ""}), "clean");
+        check(json!({"topic": "a", "distinct": "require", "plausible": "prefer"}), "ok");
+        check(json!({"topic": "a", "distinct": "no"}), "distinct");
+        check(json!({"topic": "a", "plausible": "On"}), "plausible");
+        check(json!({"topic": "a", "user": "ann@example.org"}), "ok");
+        check(json!({"topic": "a", "user": "a".repeat(201)}), "user");
         check(json!({"topic": "a", "max_tokens": 0}), "max_tokens");
         check(json!({"topic": "a", "max_tokens": 8193}), "max_tokens");
         check(json!({"topic": "a", "temperature": 0}), "ok");

@@ -53,11 +53,14 @@ fn letter(idx: usize) -> String {
 }
 
 fn closing(summary: &QuizSummary) -> String {
-    let QuizSummary { delivered, requested, rejected, timings, seed, .. } = summary;
+    let QuizSummary { delivered, requested, rejected, outdone, timings, seed, .. } = summary;
     let mut text = format!("{delivered} of {requested} questions in {:.1} s", timings.total_ms / 1000.0);
     let drafts: usize = rejected.values().sum();
     if drafts > 0 {
         let _ = write!(text, ", {drafts} drafts thrown away");
+    }
+    if *outdone > 0 {
+        let _ = write!(text, ", {outdone} gave way to better ones");
     }
     let _ = writeln!(text, "; seed {seed}");
     text

@@ -21,7 +21,7 @@ pub(super) fn fetch(models_dir: &Path, force: bool) -> Result<()> {
     let wanted = wanted()?;
     let folder = models_dir.join(NAME);
     fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
-    fetch_from_wheel(REQUIREMENT, &wanted, &folder, FILE, force).context("ONNX Runtime was not fetched")
+    fetch_from_wheel(REQUIREMENT, &[(FILE, wanted)], &folder, force).context("ONNX Runtime was not fetched")
 }
 
 /// The library of this machine's kind; the same one is in the wheels for all versions of Python.

@@ -150,6 +150,7 @@ function details(summary) {
     for (const [reason, number] of rejected) reasons.append(make("li", {}, `${number} × `, say(make("span"), reason)));
     row("detail_rejected", reasons);
   }
+  if (summary.outdone > 0) row("detail_outdone", String(summary.outdone));
   const { time_to_first_item_ms: first, total_ms: total } = summary.timings ?? {};
   if (first > 0) row("detail_first", inSeconds(first));
   if (total > 0) row("detail_total", inSeconds(total));
