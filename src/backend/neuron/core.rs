@@ -25,11 +25,6 @@ pub(super) enum Job {
     /// All constants are there: load the programs.
     Load,
     Step(StepBuffer),
-    /// Zero what a slot holds from a position on.
-    Clear {
-        slot: usize,
-        from: usize,
-    },
     CopyPrefix {
         from: usize,
         to: usize,
@@ -83,8 +78,13 @@ pub(super) enum CoreError {
     Hung { core: usize, limit: Duration },
     #[error("core {core} of this process: its thread ended, which is a mistake of mondai's")]
     Ended { core: usize },
-    #[error("core {core} of this process failed {times} times in a row, the last time: {error}")]
-    Repeated { core: usize, times: u32, error: NrtError },
+    #[error("core {core} of this process failed {times} times in a row")]
+    Repeated {
+        core: usize,
+        times: u32,
+        #[source]
+        last: Box<CoreError>,
+    },
     #[error("core {core} of this process: {reason}")]
     Open { core: usize, reason: String },
 }
@@ -200,7 +200,6 @@ fn serve(mut worker: Worker, jobs: &Receiver<Job>, answers: &SyncSender<Result<A
                 let result = worker.step(&mut buffer);
                 Ok(Answer::Step(buffer, result))
             }
-            Job::Clear { slot, from } => worker.clear(slot, from).map(|()| Answer::Done),
             Job::CopyPrefix { from, to, len } => worker.copy_prefix(from, to, len).map(|()| Answer::Done),
             Job::ReadPrefix { slot, len, mut bytes } => {
                 worker.read_prefix(slot, len, &mut bytes).map(|()| Answer::Prefix(bytes))

@@ -1,5 +1,7 @@
 //! Where a slot's part of a cache lies.
 
+use std::ops::Range;
+
 /// One array of the cache, `[slots + 1, kv_heads, context, head_dim]`, row-major.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CacheLayout {
@@ -10,19 +12,23 @@ pub(super) struct CacheLayout {
 }
 
 impl CacheLayout {
-    /// Offset and length, in bytes, of the shortest stretch that has the first `len` positions of every head of a
-    /// slot. What it has beside them is of positions past `len`.
-    pub(super) fn prefix(self, slot: usize, len: usize) -> (usize, usize) {
+    /// Where the bytes of a slot's positions are: a stretch for each head.
+    pub(super) fn stretches(
+        self,
+        slot: usize,
+        positions: Range<usize>,
+    ) -> impl Iterator<Item = Range<usize>> {
         let Self { kv_heads, context, row_bytes } = self;
-        let rows = if len == 0 { 0 } else { (kv_heads - 1) * context + len };
-        (slot * kv_heads * context * row_bytes, rows * row_bytes)
+        let size = positions.len() * row_bytes;
+        (0..kv_heads).map(move |head| {
+            let start = ((slot * kv_heads + head) * context + positions.start) * row_bytes;
+            start..start + size
+        })
     }
 
-    /// Offset and length, in bytes, of a slot's positions from `from` on: a stretch for each head.
-    pub(super) fn tail(self, slot: usize, from: usize) -> impl Iterator<Item = (usize, usize)> {
-        let Self { kv_heads, context, row_bytes } = self;
-        let size = (context - from) * row_bytes;
-        (0..kv_heads).map(move |head| (((slot * kv_heads + head) * context + from) * row_bytes, size))
+    /// What the first `len` positions of a slot take.
+    pub(super) fn prefix_bytes(self, len: usize) -> usize {
+        self.kv_heads * len * self.row_bytes
     }
 }
 
@@ -31,16 +37,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_reaches_from_the_first_head_to_the_last() {
-        let layout = CacheLayout { kv_heads: 3, context: 100, row_bytes: 4 };
-        assert_eq!(layout.prefix(0, 100), (0, 1200));
-        assert_eq!(layout.prefix(2, 10), (2400, 840));
-        assert_eq!(layout.prefix(1, 0), (1200, 0));
-    }
-
-    #[test]
-    fn a_tail_is_the_rest_of_every_head() {
+    fn positions_of_a_slot_are_a_stretch_of_each_head() {
         let layout = CacheLayout { kv_heads: 2, context: 10, row_bytes: 4 };
-        assert_eq!(layout.tail(1, 7).collect::<Vec<_>>(), [(108, 12), (148, 12)]);
+        let of = |slot, positions| layout.stretches(slot, positions).collect::<Vec<_>>();
+        assert_eq!(of(0, 0..10), [0..40, 40..80]);
+        assert_eq!(of(1, 7..10), [108..120, 148..160]);
+        assert_eq!(of(1, 0..3), [80..92, 120..132]);
+        assert_eq!(layout.prefix_bytes(3), 24);
     }
 }

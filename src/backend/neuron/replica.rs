@@ -6,7 +6,6 @@
 
 use super::core::{Answer, Core, CoreError, Job, StepBuffer};
 use super::device::Patience;
-use super::step::StepRow;
 use super::worker::Setup;
 use std::time::{Duration, Instant};
 
@@ -25,9 +24,10 @@ pub(super) struct Replica {
     /// The engine knows that the replica is lost.
     pub(super) reported: bool,
     pub(super) simulated: bool,
-    /// From which position on a slot may hold what is no number, which would spoil whatever looks over it: it is
-    /// zeroed before the slot is used again. A step that failed may have written such on any core.
-    poisoned: Vec<Option<usize>>,
+    /// Slots that may hold what is no number, which would spoil whatever looks over it, even where it counts for
+    /// nothing. A step that failed may have written such on any core; or found it, and then an earlier one wrote
+    /// it, nobody knows where. So what is not kept of the slot is zeroed before it is used again.
+    poisoned: Vec<bool>,
     patience: Patience,
 }
 
@@ -57,7 +57,7 @@ impl Replica {
             rows: Vec::new(),
             reported: false,
             simulated,
-            poisoned: vec![None; slots],
+            poisoned: vec![false; slots],
             patience,
         })
     }
@@ -103,9 +103,9 @@ impl Replica {
                 buffer.rows.clone_from(&first.rows);
                 buffer.tokens.clone_from(&first.tokens);
             }
-            let poisoned = |row: &StepRow| self.poisoned[row.slot].map(|from| (row.slot, from));
+            let poisoned = buffer.rows.iter().filter(|row| self.poisoned[row.slot]);
             buffer.cleared.clear();
-            buffer.cleared.extend(buffer.rows.iter().filter_map(poisoned));
+            buffer.cleared.extend(poisoned.map(|row| (row.slot, row.start)));
         }
         let mut asked = Ok(());
         for (core, buffer) in self.cores.iter_mut().zip(&mut self.buffers) {
@@ -129,18 +129,12 @@ impl Replica {
             }
         }
         for row in &self.buffers[0].rows {
-            let poisoned = &mut self.poisoned[row.slot];
-            *poisoned = match ran {
-                Ok(()) => None,
-                Err(_) => Some(poisoned.map_or(row.start, |before| before.min(row.start))),
-            };
+            self.poisoned[row.slot] = ran.is_err();
         }
         ran
     }
 
     pub(super) fn copy_prefix(&mut self, from: usize, to: usize, len: usize) -> Result<(), CoreError> {
-        self.purify(from)?;
-        self.purify(to)?;
         self.all(|_| Job::CopyPrefix { from, to, len })
     }
 
@@ -151,7 +145,6 @@ impl Replica {
         len: usize,
         parts: &mut Vec<Vec<u8>>,
     ) -> Result<(), CoreError> {
-        self.purify(slot)?;
         parts.resize_with(self.cores.len(), Vec::new);
         self.all(|rank| Job::ReadPrefix { slot, len, bytes: std::mem::take(&mut parts[rank]) })?;
         self.take_back(parts);
@@ -165,7 +158,6 @@ impl Replica {
         len: usize,
         parts: &mut [Vec<u8>],
     ) -> Result<(), CoreError> {
-        self.purify(slot)?;
         self.all(|rank| Job::WritePrefix { slot, len, bytes: std::mem::take(&mut parts[rank]) })?;
         self.take_back(parts);
         Ok(())
@@ -178,15 +170,6 @@ impl Replica {
                 *part = bytes;
             }
         }
-    }
-
-    /// Zeros what may be no number in a slot.
-    fn purify(&mut self, slot: usize) -> Result<(), CoreError> {
-        if let Some(from) = self.poisoned[slot] {
-            self.all(|_| Job::Clear { slot, from })?;
-            self.poisoned[slot] = None;
-        }
-        Ok(())
     }
 
     /// Has every rank do a job, and waits for it.

@@ -19,7 +19,7 @@ use std::time::Duration;
 /// A core that is busy is asked again this often, this long apart.
 const RETRIES: u32 = 200;
 const RETRY_AFTER: Duration = Duration::from_millis(1);
-/// Failing calls are the requests' the first times, and the core's when no step has succeeded in between.
+/// Steps that fail are the requests' the first times, and the core's when none has succeeded in between.
 const MAX_FAILURES: u32 = 8;
 
 /// What a thread is started with.
@@ -184,17 +184,14 @@ impl Worker {
     /// Runs a step's rows and fills its logits.
     pub(super) fn step(&mut self, step: &mut StepBuffer) -> Result<(), CoreError> {
         let ran = self.run_all(step);
-        match &ran {
-            Ok(()) => self.failures = 0,
-            Err(CoreError::Call { core, error }) => {
-                self.failures += 1;
-                if self.failures == MAX_FAILURES {
-                    return Err(CoreError::Repeated { core: *core, times: MAX_FAILURES, error: *error });
-                }
+        self.failures = if ran.is_ok() { 0 } else { self.failures + 1 };
+        match ran {
+            Err(last) if self.failures == MAX_FAILURES => {
+                let core = self.setup.core;
+                Err(CoreError::Repeated { core, times: MAX_FAILURES, last: Box::new(last) })
             }
-            Err(_) => {}
+            ran => ran,
         }
-        ran
     }
 
     fn run_all(&mut self, step: &mut StepBuffer) -> Result<(), CoreError> {
@@ -254,33 +251,51 @@ impl Worker {
     }
 
     /// Zeros what a slot holds from a position on.
-    pub(super) fn clear(&self, slot: usize, from: usize) -> Result<(), CoreError> {
+    fn clear(&self, slot: usize, from: usize) -> Result<(), CoreError> {
         for cache in &self.caches {
-            for (offset, size) in self.setup.layout.tail(slot, from) {
-                self.call(cache.zero(offset, size))?;
+            for at in self.setup.layout.stretches(slot, from..self.setup.layout.context) {
+                self.call(cache.zero(at.start, at.len()))?;
             }
         }
         Ok(())
     }
 
     pub(super) fn copy_prefix(&mut self, from: usize, to: usize, len: usize) -> Result<(), CoreError> {
-        let (from, size) = self.setup.layout.prefix(from, len);
-        let (to, _) = self.setup.layout.prefix(to, len);
-        self.caches.iter().try_for_each(|cache| self.call(cache.copy_within(from, to, size)))
+        let layout = self.setup.layout;
+        for cache in &self.caches {
+            // What a slot has past its prefix stays there: it may be no number.
+            for (from, to) in layout.stretches(from, 0..len).zip(layout.stretches(to, 0..len)) {
+                self.call(cache.copy_within(from.start, to.start, from.len()))?;
+            }
+        }
+        Ok(())
     }
 
-    /// What a slot holds of each cache, one after another.
+    /// What a slot holds of each cache, one after another, each head by head.
     pub(super) fn read_prefix(&self, slot: usize, len: usize, bytes: &mut Vec<u8>) -> Result<(), CoreError> {
-        let (offset, size) = self.setup.layout.prefix(slot, len);
-        bytes.resize(size * self.caches.len(), 0);
-        let chunks = bytes.chunks_exact_mut(size.max(1));
-        self.caches.iter().zip(chunks).try_for_each(|(cache, chunk)| self.call(cache.read(offset, chunk)))
+        let layout = self.setup.layout;
+        bytes.resize(layout.prefix_bytes(len) * self.caches.len(), 0);
+        let mut left = bytes.as_mut_slice();
+        for cache in &self.caches {
+            for at in layout.stretches(slot, 0..len) {
+                let (stretch, rest) = left.split_at_mut(at.len());
+                self.call(cache.read(at.start, stretch))?;
+                left = rest;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn write_prefix(&mut self, slot: usize, len: usize, bytes: &[u8]) -> Result<(), CoreError> {
-        let (offset, size) = self.setup.layout.prefix(slot, len);
-        let chunks = bytes.chunks_exact(size.max(1));
-        self.caches.iter().zip(chunks).try_for_each(|(cache, chunk)| self.call(cache.write(offset, chunk)))
+        let mut left = bytes;
+        for cache in &self.caches {
+            for at in self.setup.layout.stretches(slot, 0..len) {
+                let (stretch, rest) = left.split_at(at.len());
+                self.call(cache.write(at.start, stretch))?;
+                left = rest;
+            }
+        }
+        Ok(())
     }
 
     fn tensor(&self, name: &str, shape: &ArrayShape) -> Result<Rc<Tensor>, CoreError> {

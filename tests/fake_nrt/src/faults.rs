@@ -23,6 +23,10 @@ pub(crate) enum Action {
     Delay(Duration),
     /// Of an execution: every float of its plain outputs is NaN.
     Nan,
+    /// Of an execution: every float that it changes in an output that takes an input's place is NaN.
+    NanInPlace,
+    /// Goes by half the size that it is given, or tells half: as if the tensor had no more.
+    HalfSize,
 }
 
 impl Action {
@@ -67,6 +71,8 @@ impl Fault {
         let action = match action {
             "hang" => Action::Hang,
             "nan" => Action::Nan,
+            "nan-in-place" => Action::NanInPlace,
+            "half-size" => Action::HalfSize,
             _ => match action.strip_prefix("delay:") {
                 Some(delay) => Action::Delay(Duration::from_millis(delay.strip_suffix("ms")?.parse().ok()?)),
                 None => Action::Return(Status(action.parse().ok()?)),
@@ -99,7 +105,7 @@ mod tests {
     #[test]
     fn faults_are_of_the_calls_they_name() {
         let faults = Fault::parse_all(
-            "nrt_execute@5=1006; nrt_execute@7+=hang;nrt_load@*=delay:200ms;nrt_execute@1=nan;",
+            "nrt_execute@5=1006; nrt_execute@7+=hang;nrt_load@*=delay:200ms;nrt_execute@1=nan;nrt_load@2=half-size",
         );
         let faults = faults.unwrap();
         let of = |function, count| faults.iter().find_map(|fault| fault.of_call(function, count));

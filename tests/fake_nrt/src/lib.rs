@@ -22,7 +22,7 @@
 //! | `FAKE_NRT_INSTANCE` | `inf2`, `trn1`, `trn1n`, `trn2`, `trn3` | `inf2` |
 //! | `FAKE_NRT_VERSION` | of the library | `2.34.10.0` |
 //! | `FAKE_NRT_DTYPES` | `old` or `new` numbers of types in tensor infos | `new` |
-//! | `FAKE_NRT_FAULTS` | what goes wrong: `nrt_execute@5=1006;nrt_load@1=hang;nrt_execute@7+=delay:20ms;nrt_execute@*=nan` | nothing |
+//! | `FAKE_NRT_FAULTS` | what goes wrong: `nrt_execute@5=1006;nrt_load@1=hang;nrt_execute@7+=delay:20ms;nrt_execute@*=nan`; also `nan-in-place`, `half-size` | nothing |
 //! | `FAKE_NRT_REPORT` | where `nrt_close` and the end of the process write what was done, and done wrong | nowhere |
 //!
 //! Where no document says what the real library does, this one does what hurts most: memory is full of NaN, a

@@ -147,10 +147,22 @@ impl Tensor {
         words.into_iter().map(i64::from).collect()
     }
 
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: the tensor's own bytes, which nobody writes while a program that has them does not run.
+        unsafe { std::slice::from_raw_parts(self.start().as_ptr(), self.size) }
+    }
+
+    /// Makes every float NaN, of so many bytes each, that is not as it was before.
+    pub(crate) fn spoil(&self, before: &[u8], width: usize) {
+        // SAFETY: as of `bytes`, and nobody reads them either.
+        let now = unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr(), self.size) };
+        let changed = now.chunks_exact_mut(width).zip(before.chunks_exact(width));
+        changed.filter(|(now, before)| now != before).for_each(|(now, _)| now.fill(STALE));
+    }
+
     /// Whether it holds a float that is no number; `element` is a `PrimitiveType`.
     pub(crate) fn has_nan(&self, element: i64) -> bool {
-        // SAFETY: the tensor's own bytes, which nobody writes once the program has run.
-        let bytes = unsafe { std::slice::from_raw_parts(self.start().as_ptr(), self.size) };
+        let bytes = self.bytes();
         let halves = |infinity: u16| {
             bytes.as_chunks::<2>().0.iter().any(|bytes| u16::from_le_bytes(*bytes) & 0x7fff > infinity)
         };

@@ -131,10 +131,12 @@ impl Client {
         // SAFETY: whoever set the path trusts what the library does when it is loaded. It is never unloaded,
         // since its threads go on running. The function takes nothing and returns a table or null.
         let table = unsafe {
-            let library = Box::leak(Box::new(Library::new(path).map_err(load_error)?));
+            let library = Library::new(path).map_err(load_error)?;
             let get: libloading::Symbol<'_, unsafe extern "C" fn() -> *mut Word> =
                 library.get(b"GetPjrtApi\0").map_err(load_error)?;
-            Table(NonNull::new(get()).ok_or_else(|| PjrtError::Table(path.to_owned()))?)
+            let table = NonNull::new(get()).ok_or_else(|| PjrtError::Table(path.to_owned()));
+            std::mem::forget(library);
+            Table(table?)
         };
         let name = b"cpu_device_count";
         // A `PJRT_NamedValue`: the name, its length, the type, the value and that it is one.

@@ -50,6 +50,9 @@ pub(crate) struct Runtime {
     unchecked_indices: Vec<String>,
     meetings: Vec<Meeting>,
     executions_begun: u64,
+    /// The call that has the lock goes by half of its size.
+    pub(crate) halves: bool,
+    moved: Moved,
     /// Grows with each reset, which frees those who hang.
     epoch: u64,
 }
@@ -98,6 +101,15 @@ struct Executions {
     copied_back: u64,
 }
 
+/// Bytes that calls on tensors have moved.
+#[derive(Default)]
+struct Moved {
+    read: usize,
+    written: usize,
+    copied: usize,
+    set: usize,
+}
+
 static RUNTIME: LazyLock<Mutex<Runtime>> = LazyLock::new(Mutex::default);
 static CHANGED: Condvar = Condvar::new();
 /// As many are kept word for word; the rest are counted.
@@ -137,7 +149,7 @@ pub(crate) fn suffer(mut guard: Guard, action: Action) -> Result<Guard, Status> 
             }
             Ok(guard)
         }
-        Action::Return(_) | Action::Nan => Ok(guard),
+        Action::Return(_) | Action::Nan | Action::NanInPlace | Action::HalfSize => Ok(guard),
     }
 }
 
@@ -298,6 +310,23 @@ impl Runtime {
         running.any(|running| running.tensors.iter().any(|used| used.overlaps(tensor)))
     }
 
+    /// What a call takes a size for.
+    pub(crate) fn size(&self, size: usize) -> usize {
+        if self.halves { size / 2 } else { size }
+    }
+
+    /// A call on a tensor has moved so many bytes.
+    pub(crate) fn moved(&mut self, function: &str, bytes: usize) {
+        let Moved { read, written, copied, set } = &mut self.moved;
+        let count = match function {
+            "nrt_tensor_read" => read,
+            "nrt_tensor_write" => written,
+            "nrt_tensor_copy" => copied,
+            _ => set,
+        };
+        *count += bytes;
+    }
+
     pub(crate) fn begin_execution(&mut self) -> u64 {
         self.executions_begun += 1;
         self.executions_begun
@@ -369,6 +398,7 @@ impl Runtime {
     }
 
     pub(crate) fn report(&self) -> Value {
+        let Moved { read, written, copied, set } = &self.moved;
         let Executions { completed, seconds, inputs_copied, in_place, copied_back } = self.executions;
         let core =
             |core: &Core| json!({ "bytes_in_use": core.memory.used(), "most_bytes": core.memory.most() });
@@ -392,6 +422,7 @@ impl Runtime {
                 "outputs_in_place": in_place,
                 "outputs_copied_back": copied_back,
             },
+            "tensor_bytes": { "read": read, "written": written, "copied": copied, "set": set },
             "ranks_waiting_to_load": self.meetings.iter().map(|meeting| meeting.arrived.len()).sum::<usize>(),
             "unchecked_indices": self.unchecked_indices,
             "violation_count": self.violation_count,

@@ -39,6 +39,7 @@ extern "C" fn nrt_execute(model: usize, input_set: usize, output_set: usize) -> 
 fn execute(model: usize, input_set: usize, output_set: usize) -> Result<(), Status> {
     let mut guard = runtime::lock();
     let fault = guard.count_call(NAME)?;
+    guard.halves = fault == Some(Action::HalfSize);
     check_stack(&mut guard);
     let bound = bind(&mut guard, model, input_set, output_set)?;
     let (id, turn) = begin(&mut guard, &bound)?;
@@ -73,7 +74,7 @@ fn begin(guard: &mut Guard, bound: &Bound) -> Result<(u64, Arc<std::sync::Mutex<
 }
 
 fn suffer_and_run(bound: &Bound, fault: Option<Action>) -> Result<(), Status> {
-    let mut makes_nan = false;
+    let (mut makes_nan, mut before) = (false, None);
     let mut after = Ok(());
     if let Some(action) = fault {
         let guard = runtime::suffer(runtime::lock(), action)?;
@@ -82,7 +83,10 @@ fn suffer_and_run(bound: &Bound, fault: Option<Action>) -> Result<(), Status> {
             Action::Return(status) if action.happens_after(NAME) => after = Err(status),
             Action::Return(status) => return Err(status),
             Action::Nan => makes_nan = true,
-            Action::Hang | Action::Delay(_) => {}
+            Action::NanInPlace => {
+                before = Some(in_place(bound).map(|(tensor, _)| tensor.bytes().to_vec()).collect())
+            }
+            Action::Hang | Action::Delay(_) | Action::HalfSize => {}
         }
     }
     let began = Instant::now();
@@ -90,6 +94,8 @@ fn suffer_and_run(bound: &Bound, fault: Option<Action>) -> Result<(), Status> {
     if makes_nan {
         plain_floats(bound).for_each(|(tensor, _)| fill_with_nan(tensor));
     }
+    let before: Vec<Vec<u8>> = before.unwrap_or_default();
+    in_place(bound).zip(before).for_each(|((tensor, width), before)| tensor.spoil(&before, width));
     let reports_nan = record(ran, began.elapsed());
     if reports_nan && plain_floats(bound).any(|(tensor, element)| tensor.has_nan(element)) {
         return Err(Status::EXEC_COMPLETED_WITH_NUM_ERR);
@@ -118,13 +124,25 @@ fn record(ran: Ran, duration: Duration) -> bool {
     guard.settings.as_ref().is_some_and(|settings| settings.reports_nan)
 }
 
+/// `PrimitiveType`s: of 16 bits, of 32, and of 16 in the other form.
+const FLOATS: [i64; 3] = [10, 11, 16];
+
 /// Outputs that take no input's place and are of floats, and of which.
 fn plain_floats(bound: &Bound) -> impl Iterator<Item = (&Tensor, i64)> {
-    const FLOATS: [i64; 3] = [10, 11, 16];
     let outputs = bound.outputs.iter().zip(&bound.program.outputs).enumerate();
     outputs.filter_map(|(number, (tensor, Binding { shape, .. }))| {
         let is_plain = bound.program.aliased_input(number).is_none() && FLOATS.contains(&shape.element);
         is_plain.then_some((&**tensor, shape.element))
+    })
+}
+
+/// Outputs of floats that take an input's place, and the bytes of one float.
+fn in_place(bound: &Bound) -> impl Iterator<Item = (&Tensor, usize)> {
+    let outputs = bound.outputs.iter().zip(&bound.program.outputs).enumerate();
+    outputs.filter_map(|(number, (tensor, Binding { shape, .. }))| {
+        let width = if shape.element == FLOATS[1] { 4 } else { 2 };
+        let is_kept = bound.program.aliased_input(number).is_some() && FLOATS.contains(&shape.element);
+        is_kept.then_some((&**tensor, width))
     })
 }
 
@@ -175,9 +193,9 @@ fn members(
             return refuse(NAME, Status::EXEC_BAD_INPUT, format_args!("{name} is not in the set"));
         };
         let tensor = guard.tensor(NAME, handle)?;
-        if Some(tensor.size) != shape.bytes() {
-            let why =
-                format!("{name} has {} bytes, and the tensor {}", shape.bytes().unwrap_or(0), tensor.size);
+        let size = guard.size(tensor.size);
+        if Some(size) != shape.bytes() {
+            let why = format!("{name} has {} bytes, and the tensor {size}", shape.bytes().unwrap_or(0));
             return refuse(NAME, Status::EXEC_BAD_INPUT, why);
         }
         if tensor.core.is_some_and(|other| other != core) {

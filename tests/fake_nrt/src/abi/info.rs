@@ -38,7 +38,8 @@ pub(crate) struct TensorInfos {
 unsafe impl Send for TensorInfos {}
 
 impl TensorInfos {
-    fn new(program: &Program, dtypes: Dtypes) -> Self {
+    /// Sizes are told as `size` has it of their bytes.
+    fn new(program: &Program, dtypes: Dtypes, size: impl Fn(usize) -> usize) -> Self {
         let inputs = program.inputs.iter().map(|binding| (INPUT, binding));
         // The compiler's convention: the input has the suffix, and what takes its place is called without it.
         let outputs = program.outputs.iter().map(|binding| (OUTPUT, binding));
@@ -46,7 +47,8 @@ impl TensorInfos {
         let mut words = vec![(program.inputs.len() + program.outputs.len()) as u64];
         for (usage, binding) in inputs.chain(outputs) {
             let mut shape: Box<[u32]> = binding.shape.dimensions.iter().map(|size| *size as u32).collect();
-            let info = info(usage, binding, dtypes, &mut shape);
+            let mut info = info(usage, binding, dtypes, &mut shape);
+            info.size = size(info.size);
             shapes.push(shape);
             let info = std::ptr::from_ref(&info).cast::<u64>();
             // SAFETY: an info is that many words, none of which is uninitialised: it was zeroed.
@@ -99,7 +101,7 @@ unsafe extern "C" fn nrt_get_model_tensor_info(model: usize, infos: *mut *const 
         let model = guard.model(NAME, model)?;
         check(!infos.is_null(), NAME, Status::INVALID, "no room for a pointer")?;
         let dtypes = guard.settings.as_ref().map_or(Dtypes::New, |settings| settings.dtypes);
-        let known = TensorInfos::new(&model.program, dtypes);
+        let known = TensorInfos::new(&model.program, dtypes, |size| guard.size(size));
         let address = known.words.as_ptr();
         guard.infos.insert_at(address.addr(), known);
         // SAFETY: the caller's promise.

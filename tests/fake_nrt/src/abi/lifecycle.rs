@@ -92,7 +92,8 @@ extern "C" fn nrt_close() {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn nrt_get_version(version: *mut u8, size: usize) -> Status {
     const NAME: &str = "nrt_get_version";
-    call_at_any_time(NAME, |_| {
+    call_at_any_time(NAME, |guard| {
+        let size = guard.size(size);
         check(!version.is_null() && size > 0, NAME, Status::INVALID, "no room for a version")?;
         let [major, minor, patch, maintenance] = settings(NAME)?.version;
         let mut detail = [0; 128];
@@ -110,7 +111,8 @@ unsafe extern "C" fn nrt_get_version(version: *mut u8, size: usize) -> Status {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn nrt_get_instance_info(info: *mut u8, size: usize) -> Status {
     const NAME: &str = "nrt_get_instance_info";
-    call_at_any_time(NAME, |_| {
+    call_at_any_time(NAME, |guard| {
+        let size = guard.size(size);
         check(!info.is_null() && size >= 8, NAME, Status::INVALID, "no room for an instance")?;
         let instance = settings(NAME)?.instance;
         let mut known = InstanceInfo {
@@ -200,6 +202,7 @@ unsafe extern "C" fn nrt_get_vnc_memory_stats(
 ) -> Status {
     const NAME: &str = "nrt_get_vnc_memory_stats";
     call(NAME, |guard| {
+        let size = guard.size(size);
         let has_room = !stats.is_null() && !written.is_null() && size >= size_of::<MemoryStats>();
         check(has_room, NAME, Status::INVALID, "no room for the statistics")?;
         let (Some(core), Some(settings)) = (guard.cores.get(vnc as usize), &guard.settings) else {

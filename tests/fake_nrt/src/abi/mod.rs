@@ -41,12 +41,13 @@ fn suffer_and_do(
     fault: Option<Action>,
     body: impl FnOnce(Guard) -> Result<(), Status>,
 ) -> Result<(), Status> {
+    guard.halves = fault == Some(Action::HalfSize);
     let Some(action) = fault else { return body(guard) };
     guard = runtime::suffer(guard, action)?;
     match action {
         Action::Return(status) if action.happens_after(function) => body(guard).and(Err(status)),
         Action::Return(status) => Err(status),
-        Action::Hang | Action::Delay(_) | Action::Nan => body(guard),
+        _ => body(guard),
     }
 }
 

@@ -67,6 +67,7 @@ unsafe fn load(
             return refuse(function, Status::LOAD_NOT_ENOUGH_NC, why);
         }
     };
+    let size = guard.size(size);
     // Compiling takes seconds, in which others go on.
     drop(guard);
     // SAFETY: the caller's promise.

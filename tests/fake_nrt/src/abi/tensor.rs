@@ -51,6 +51,7 @@ unsafe extern "C" fn nrt_tensor_allocate(
                 return refuse(NAME, Status::INVALID, format_args!("placement {placement} is not to be had"));
             }
         };
+        let size = guard.size(size);
         let (meter, limit) = match core {
             Some(core) => (&guard.cores[core].memory, settings.memory),
             None => (&guard.host_memory, usize::MAX),
@@ -118,8 +119,9 @@ fn range(
     size: usize,
 ) -> Result<(Guard, *mut u8), Status> {
     let tensor = guard.tensor(function, tensor)?;
-    if !tensor.contains(offset, size) {
-        let why = format!("{size} bytes at {offset} of {:?}, which has {}", tensor.name, tensor.size);
+    let known = guard.size(tensor.size);
+    if offset.checked_add(size).is_none_or(|end| end > known) {
+        let why = format!("{size} bytes at {offset} of {:?}, which has {known}", tensor.name);
         return refuse(function, Status::INVALID, why);
     }
     let guard = runtime::wait_until_free(guard, function, &tensor);
@@ -138,8 +140,9 @@ unsafe extern "C" fn nrt_tensor_read(
 ) -> Status {
     const NAME: &str = "nrt_tensor_read";
     call(NAME, |guard| {
-        let (_guard, from) = range(NAME, guard, tensor, offset, size)?;
+        let (mut guard, from) = range(NAME, guard, tensor, offset, size)?;
         check(!buffer.is_null(), NAME, Status::INVALID, "no buffer")?;
+        guard.moved(NAME, size);
         // SAFETY: the range is the tensor's, whose memory is not the caller's; the rest is the caller's promise.
         unsafe { ptr::copy_nonoverlapping(from, buffer.cast(), size) };
         Ok(())
@@ -157,8 +160,9 @@ unsafe extern "C" fn nrt_tensor_write(
 ) -> Status {
     const NAME: &str = "nrt_tensor_write";
     call(NAME, |guard| {
-        let (_guard, to) = range(NAME, guard, tensor, offset, size)?;
+        let (mut guard, to) = range(NAME, guard, tensor, offset, size)?;
         check(!buffer.is_null(), NAME, Status::INVALID, "no buffer")?;
+        guard.moved(NAME, size);
         // SAFETY: as for reading.
         unsafe { ptr::copy_nonoverlapping(buffer.cast(), to, size) };
         Ok(())
@@ -185,6 +189,7 @@ extern "C" fn nrt_tensor_copy(
         if source_start.addr().abs_diff(destination_start.addr()) < size {
             guard.violation(format!("{NAME}: the ranges overlap"));
         }
+        guard.moved(NAME, size);
         // SAFETY: both ranges are inside their tensors, and may overlap.
         unsafe { ptr::copy(source_start, destination_start, size) };
         Ok(())
@@ -195,7 +200,8 @@ extern "C" fn nrt_tensor_copy(
 extern "C" fn nrt_tensor_memset(tensor: usize, offset: u64, value: c_int, size: usize) -> Status {
     const NAME: &str = "nrt_tensor_memset";
     call(NAME, |guard| {
-        let (_guard, start) = range(NAME, guard, tensor, offset as usize, size)?;
+        let (mut guard, start) = range(NAME, guard, tensor, offset as usize, size)?;
+        guard.moved(NAME, size);
         // SAFETY: the range is inside the tensor.
         unsafe { start.write_bytes(value as u8, size) };
         Ok(())
@@ -207,7 +213,8 @@ extern "C" fn nrt_tensor_get_size(tensor: usize) -> usize {
     const NAME: &str = "nrt_tensor_get_size";
     let mut size = 0;
     call(NAME, |mut guard| {
-        size = guard.tensor(NAME, tensor)?.size;
+        let known = guard.tensor(NAME, tensor)?.size;
+        size = guard.size(known);
         Ok(())
     });
     size

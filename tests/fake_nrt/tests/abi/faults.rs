@@ -66,6 +66,44 @@ fn nan_is_told_only_where_it_is_asked_for() {
 }
 
 #[test]
+fn what_is_written_in_place_is_nan_where_it_is_asked_for() {
+    let library = Library::with_xla(&[]);
+    let [sound, spoiled] = [(); 2].map(|()| Cell::load(&library, 0));
+    assert_eq!(sound.step(&library, [1, 2], 1), SUCCESS);
+    library.inject("nrt_execute@1=nan-in-place");
+    assert_eq!(spoiled.step(&library, [1, 2], 1), SUCCESS);
+    let [sound, y, spoiled] =
+        [sound.cache, spoiled.y, spoiled.cache].map(|tensor| read_floats(&library, tensor, 2 * WIDTH));
+    assert!(y.iter().all(|float| !float.is_nan()));
+    assert!(sound.iter().any(|&float| float != 0.0), "something is written");
+    let pairs = sound.iter().zip(&spoiled);
+    assert!(
+        pairs.clone().all(|(sound, spoiled)| spoiled.is_nan() == (*sound != 0.0)),
+        "{sound:?} {spoiled:?}"
+    );
+}
+
+#[test]
+fn a_size_is_half_of_what_it_is() {
+    let library = Library::open(&[]);
+    // SAFETY: takes a handle.
+    let size = |tensor| unsafe { (library.functions.tensor_get_size)(tensor) };
+    library.inject(
+        "nrt_tensor_allocate@1=half-size;nrt_tensor_read@1=half-size;nrt_tensor_get_size@3=half-size",
+    );
+    let [half, whole] = [library.allocate(0, 64).unwrap(), library.allocate(0, 64).unwrap()];
+    assert_eq!([size(half), size(whole), size(whole)], [32, 64, 32]);
+    assert_eq!([library.write(half, 0, &[0; 33]), library.write(half, 0, &[0; 32])], [2, SUCCESS]);
+    assert_eq!(library.read(whole, 0, 33), Err(2));
+    assert_eq!(library.read(whole, 0, 33).unwrap().len(), 33);
+    assert_eq!(
+        library.report()["tensor_bytes"],
+        serde_json::json!({ "read": 33, "written": 32, "copied": 0, "set": 0 })
+    );
+    library.has_no_violation();
+}
+
+#[test]
 fn a_call_is_late_as_it_is_told_to() {
     let library = Library::open(&[]);
     library.inject("nrt_tensor_allocate@1=delay:50ms");

@@ -24,7 +24,7 @@ macro_rules! functions {
         }
 
         impl Functions {
-            fn load(library: &'static libloading::Library) -> Self {
+            fn load(library: &libloading::Library) -> Self {
                 let name = |name: &str| match name {
                     "report" | "inject" | "reset" => format!("fake_nrt_{name}\0"),
                     _ => format!("nrt_{name}\0"),
@@ -94,7 +94,10 @@ fn functions() -> &'static Functions {
         let library = unsafe { libloading::Library::new(&path) };
         let library =
             library.unwrap_or_else(|error| panic!("{}: {error}; run scripts/test.sh", path.display()));
-        Functions::load(Box::leak(Box::new(library)))
+        let functions = Functions::load(&library);
+        // It stays loaded for as long as the process runs.
+        std::mem::forget(library);
+        functions
     })
 }
 
