@@ -55,7 +55,8 @@ fn means(cases: &[Case], readings: &[Reading]) -> Vec<(Metric, f64)> {
 
 /// Questions that nobody asked about the passages.
 static KNOWN: LazyLock<Known> = LazyLock::new(|| Known::new(TRIVIA));
-const TRIVIA: [&str; 2] = ["Which planet of the solar system is the largest?", "Who painted the Mona Lisa?"];
+const TRIVIA: [&str; 2] =
+    ["Which planet of the solar system is the largest?", "Who painted the smiling woman behind glass?"];
 
 static EMBEDDER: LazyLock<Embedder> = LazyLock::new(|| {
     Embedder::open(&models_dir().join(Embedder::NAME))
