@@ -3,7 +3,7 @@
 use super::loaded::Loaded;
 use super::{CommonFlags, logs};
 use crate::config::{HttpFlags, Origin};
-use crate::eval::{EvalOptions, EvalSet, Evaluation, Reader, Report};
+use crate::eval::{EvalOptions, EvalSet, Evaluation, Known, Reader, Report};
 use crate::quiz::DraftPolicies;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -25,6 +25,10 @@ pub(super) struct Eval {
     /// The model that answers: a name, a GGUF file or a folder [default: the model itself]
     #[arg(long, value_name = "MODEL")]
     reader: Option<String>,
+    /// Questions that no item may be a copy of, such as the model's training data: a file of JSON lines with a
+    /// `question` each, or a folder of them; may be given again
+    #[arg(long, value_name = "PATH")]
+    known: Vec<PathBuf>,
     /// Items asked for about each passage; multiple choice, short answer, true/false take turns
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=50))]
     items: u64,
@@ -69,7 +73,14 @@ impl Eval {
                 Loaded::open(&settings).context("the reader")?.generator
             }
         };
+        let questions = set.passages.iter().flat_map(|passage| &passage.questions);
+        let mut known = Known::new(questions.map(|question| question.question.as_str()));
+        for path in &self.known {
+            known.add(path)?;
+        }
         let evaluation = Evaluation {
+            known,
+            embedder: writer.embedder,
             options: EvalOptions {
                 items: self.items as usize,
                 passages: self.passages.unwrap_or(set.passages.len()).min(set.passages.len()),

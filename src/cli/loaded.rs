@@ -22,6 +22,7 @@ pub(super) struct Loaded {
     pub(super) generator: Generator,
     pub(super) quizzes: QuizService,
     pub(super) library: Option<Library>,
+    pub(super) embedder: Option<Embedder>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -66,8 +67,8 @@ impl Loaded {
                 .with_context(|| format!("the manifest of the model {name} cannot be used"))?;
             quizzes = quizzes.with_templates(templates);
         }
-        if let Some(embedder) = embedder {
-            quizzes = quizzes.with_embedder(embedder);
+        if let Some(embedder) = &embedder {
+            quizzes = quizzes.with_embedder(embedder.clone());
         }
         tracing::info!(
             model = model.name,
@@ -78,7 +79,7 @@ impl Loaded {
             seconds = began.elapsed().as_secs_f64(),
             "the model is ready"
         );
-        Ok(Self { generator, quizzes, library, metrics })
+        Ok(Self { generator, quizzes, library, embedder, metrics })
     }
 }
 

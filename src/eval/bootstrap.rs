@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-/// A mean over items, with its 95 % interval by percentile bootstrap.
+/// A figure of a set of items, mostly a mean, with its 95 % interval by percentile bootstrap.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     pub mean: f64,
@@ -14,18 +14,27 @@ const RESAMPLES: usize = 2_000;
 
 /// `None` of no values. The same seed gives the same interval.
 pub fn mean_of(values: &[f64], seed: u64) -> Option<Estimate> {
-    if values.is_empty() {
+    let n = values.len() as f64;
+    interval_of(values, seed, |values| values.sum::<f64>() / n)
+}
+
+/// Of anything that is computed from a sample: from what there is, and from as many that are drawn of it.
+pub(super) fn interval_of<T>(
+    sample: &[T],
+    seed: u64,
+    statistic: impl Fn(&mut dyn Iterator<Item = &T>) -> f64,
+) -> Option<Estimate> {
+    if sample.is_empty() {
         return None;
     }
-    let n = values.len();
-    let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / n as f64;
+    let n = sample.len();
     let mut random = SplitMix(seed);
-    let mut means: Vec<f64> = (0..RESAMPLES)
-        .map(|_| mean(&mut (0..n).map(|_| values[(random.next() % n as u64) as usize])))
+    let mut resampled: Vec<f64> = (0..RESAMPLES)
+        .map(|_| statistic(&mut (0..n).map(|_| &sample[(random.next() % n as u64) as usize])))
         .collect();
-    means.sort_by(f64::total_cmp);
-    let at = |share: f64| means[((RESAMPLES - 1) as f64 * share).round() as usize];
-    Some(Estimate { mean: mean(&mut values.iter().copied()), low: at(0.025), high: at(0.975), n })
+    resampled.sort_by(f64::total_cmp);
+    let at = |share: f64| resampled[((RESAMPLES - 1) as f64 * share).round() as usize];
+    Some(Estimate { mean: statistic(&mut sample.iter()), low: at(0.025), high: at(0.975), n })
 }
 
 /// Steele, Lea and Flood's generator: enough to draw items, orders and arrivals.

@@ -1,5 +1,5 @@
 use super::set::{HumanQuestion, Passage};
-use crate::quiz::{ItemKind, QuizItem, Shown};
+use crate::quiz::{ItemKind, QuizItem, Shown, Source};
 use serde::{Deserialize, Serialize};
 
 /// The kinds that a passage is asked for, in turn.
@@ -47,10 +47,41 @@ impl Candidate {
         }
     }
 
-    /// A passage's questions, multiple choice and short answer in turn.
+    /// A passage's questions, multiple choice and short answer in turn, and what people wrote of it as statements:
+    /// a sentence as it is, and another with an answer exchanged for a wrong one.
     pub fn humans(passage: &Passage) -> Vec<Self> {
         let questions = passage.questions.iter().enumerate();
-        questions.map(|(idx, question)| Self::from_human(question, idx % 2 == 0)).collect()
+        let questions = questions.map(|(idx, question)| Self::from_human(question, idx % 2 == 0));
+        questions.chain(Self::statements(passage)).collect()
+    }
+
+    fn statements(passage: &Passage) -> Vec<Self> {
+        let Some(source) = Source::new(passage.context.clone()) else { return Vec::new() };
+        let sentences = || (0..source.sentences().len()).map(|idx| source.sentence_text(idx));
+        let sentence_of = |question: &HumanQuestion| {
+            sentences().find(|sentence| sentence.contains(&question.answers[0])).map(str::to_owned)
+        };
+        let statement = |question: String, truth: bool| Self {
+            kind: ItemKind::TrueFalse,
+            question,
+            answer: truth.to_string(),
+            accepted: vec![truth.to_string()],
+            distractors: Vec::new(),
+        };
+        let falsified = passage.questions.iter().find_map(|question| {
+            let (key, wrong) = (&question.answers[0], question.distractors.first()?);
+            let sentence = sentence_of(question)?;
+            let changed = statement(sentence.replacen(key, wrong, 1), false);
+            Some((sentence, changed))
+        });
+        let falsified_sentence = falsified.as_ref().map(|(sentence, _)| sentence.clone());
+        let other = passage
+            .questions
+            .iter()
+            .filter_map(sentence_of)
+            .find(|sentence| Some(sentence) != falsified_sentence.as_ref());
+        let truth = other.map(|sentence| statement(sentence, true));
+        truth.into_iter().chain(falsified.map(|(_, changed)| changed)).collect()
     }
 
     pub(super) fn options(&self) -> impl Iterator<Item = &str> {

@@ -1,6 +1,8 @@
-//! The metrics, each in 0..=1, higher better; the formulas of the field's scorecards in short.
+//! The metrics, each in 0..=1 and higher better where nothing else is said; the formulas of the field's
+//! scorecards in short.
 
 use super::candidate::Candidate;
+use super::known::Nearest;
 use super::reader::Reading;
 use super::words::best_f1;
 use crate::quiz::wording::{contains, likeness, plain};
@@ -17,6 +19,11 @@ pub enum Metric {
     /// Choices: the reader picks the key whatever the order of the options, and no other option is the
     /// key again. True/false: it agrees.
     Sound,
+    /// Choices: by how much the passage raises the key's probability, from -1 to 1 (knowledge-dependent
+    /// answerability; Moon et al., 2022).
+    KnowledgeGain,
+    /// Choices: of each wrong one, how near its meaning is to where people's lie from their key.
+    Plausible,
     /// The key stands in the passage, and so does every number and name of the question.
     Grounded,
     /// The question does not hold its answer.
@@ -25,23 +32,28 @@ pub enum Metric {
     Clean,
     /// Unlike every earlier question about the passage.
     Distinct,
-    /// Unlike every question of the set.
+    /// No copy of a known question.
     Novel,
     /// All of it at once: what a person could use as it is.
     Usable,
+    /// Choices: how unlikely the key is to a reader without the passage. Neither end is better.
+    Difficulty,
 }
 
 impl Metric {
-    pub const ALL: [Metric; 9] = [
+    pub const ALL: [Metric; 12] = [
         Metric::Valid,
         Metric::RoundTrip,
         Metric::Sound,
+        Metric::KnowledgeGain,
+        Metric::Plausible,
         Metric::Grounded,
         Metric::NoLeak,
         Metric::Clean,
         Metric::Distinct,
         Metric::Novel,
         Metric::Usable,
+        Metric::Difficulty,
     ];
 
     pub fn name(self) -> &'static str {
@@ -49,12 +61,15 @@ impl Metric {
             Metric::Valid => "valid",
             Metric::RoundTrip => "round trip F1",
             Metric::Sound => "key sound",
+            Metric::KnowledgeGain => "knowledge gain",
+            Metric::Plausible => "plausible",
             Metric::Grounded => "grounded",
             Metric::NoLeak => "no leak",
             Metric::Clean => "clean",
             Metric::Distinct => "distinct",
             Metric::Novel => "novel",
             Metric::Usable => "usable",
+            Metric::Difficulty => "difficulty",
         }
     }
 }
@@ -73,6 +88,8 @@ impl Scores {
         let applies = |metric: &Metric| match metric {
             Metric::RoundTrip => kind == ItemKind::ShortAnswer,
             Metric::Sound => kind != ItemKind::ShortAnswer,
+            Metric::KnowledgeGain | Metric::Plausible => kind == ItemKind::MultipleChoice,
+            Metric::Difficulty => false,
             _ => true,
         };
         Self(Metric::ALL.into_iter().filter(applies).map(|metric| (metric, 0.0)).collect())
@@ -84,8 +101,10 @@ pub struct Seen<'a> {
     pub context: &'a str,
     /// What was asked about the passage before.
     pub earlier: &'a [String],
-    /// Questions it must not be a copy of.
-    pub known: &'a [String],
+    /// The known question that is most like it.
+    pub nearest: Option<&'a Nearest>,
+    /// How plausible its wrong choices are, where that can be said.
+    pub plausible: Option<f64>,
 }
 
 /// Reader's answers this good count as the key. The figure is the field's.
@@ -95,7 +114,7 @@ const FLAWS_ALLOWED: usize = 1;
 /// Two questions of a quiz that are this alike are one.
 const SAME_QUESTION: f32 = 0.6;
 /// A question this like a known one is a copy of it.
-const COPIED: f32 = 0.8;
+pub(super) const COPIED: f32 = 0.8;
 
 /// Scores an item that came.
 pub fn score(item: &Candidate, reading: &Reading, seen: &Seen<'_>) -> (Scores, Vec<Flaw>) {
@@ -105,13 +124,17 @@ pub fn score(item: &Candidate, reading: &Reading, seen: &Seen<'_>) -> (Scores, V
     let grounded = share(is_grounded(item, seen.context));
     let no_leak = share(!leaks(item));
     let distinct = share(!seen.earlier.iter().any(|earlier| is_same(&item.question, earlier)));
-    let novel = share(!seen.known.iter().any(|known| likeness(&item.question, known) >= COPIED));
+    let novel = share(seen.nearest.is_none_or(|nearest| nearest.likeness < COPIED));
     let (understood, metric, value) = match reading {
         Reading::Answer(text) => {
             let f1 = best_f1(text, item.accepted.iter().map(String::as_str));
             (f1 >= ROUND_TRIP_PASSES, Metric::RoundTrip, f1)
         }
-        Reading::Choices { right, asked } => {
+        Reading::Statement { .. } => {
+            let sound = reading.holds() == Some(item.answer == "true");
+            (sound, Metric::Sound, share(sound))
+        }
+        Reading::Choices { right, asked, .. } => {
             let sound =
                 right == asked && !item.distractors.iter().any(|other| plain(other) == plain(&item.answer));
             (sound, Metric::Sound, share(sound))
@@ -120,7 +143,7 @@ pub fn score(item: &Candidate, reading: &Reading, seen: &Seen<'_>) -> (Scores, V
     let usable =
         understood && grounded == 1.0 && no_leak == 1.0 && distinct == 1.0 && broken.len() <= FLAWS_ALLOWED;
     let clean = 1.0 - broken.len() as f64 / n_rules as f64;
-    let scores = vec![
+    let mut scores = vec![
         (Metric::Valid, 1.0),
         (metric, value),
         (Metric::Grounded, grounded),
@@ -130,6 +153,11 @@ pub fn score(item: &Candidate, reading: &Reading, seen: &Seen<'_>) -> (Scores, V
         (Metric::Novel, novel),
         (Metric::Usable, share(usable)),
     ];
+    if let Reading::Choices { key, key_unread, .. } = reading {
+        scores.push((Metric::KnowledgeGain, key - key_unread));
+        scores.push((Metric::Difficulty, 1.0 - key_unread));
+    }
+    scores.extend(seen.plausible.map(|plausible| (Metric::Plausible, plausible)));
     (Scores(scores), broken)
 }
 

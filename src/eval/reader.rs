@@ -1,11 +1,12 @@
 use super::candidate::Candidate;
-use crate::generation::{GenerateError, Generator, Prompt, TextEvent, TextRequest};
+use crate::generation::{GenerateError, Generator, Prompt, TextEvent, TextRequest, WeighRequest};
 use crate::quiz::ItemKind;
-use crate::sampling::{GrammarSpec, SamplingParams};
+use crate::sampling::SamplingParams;
 use crate::text::{ChatMessage, Role};
+use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
-/// A model that answers the questions, always taking the likeliest token.
+/// A model that answers the questions, always taking the likeliest token, or says how likely an answer is.
 #[derive(Clone)]
 pub struct Reader {
     generator: Generator,
@@ -16,11 +17,32 @@ pub struct Reader {
 #[serde(rename_all = "snake_case")]
 pub enum Reading {
     Answer(String),
-    /// The key was picked in `right` of the orders in which the options were shown.
+    /// The key was likeliest in `right` of the orders in which the options were shown.
     Choices {
         right: usize,
         asked: usize,
+        /// The key's probability among the options, in the mean over the orders.
+        key: f64,
+        /// The same without the passage.
+        key_unread: f64,
     },
+    /// How much likelier "True" is than "False", as a natural logarithm.
+    Statement {
+        log_odds: f64,
+        /// The same without the passage: what the reader says of anything.
+        log_odds_unread: f64,
+    },
+}
+
+impl Reading {
+    /// Of a statement: whether the passage made it likelier. A small reader says "False" to nearly everything;
+    /// what it says without the passage is taken off (contextual calibration: Zhao et al., 2021).
+    pub(super) fn holds(&self) -> Option<bool> {
+        match self {
+            Self::Statement { log_odds, log_odds_unread } => Some(log_odds > log_odds_unread),
+            _ => None,
+        }
+    }
 }
 
 const MAX_ANSWER_TOKENS: usize = 32;
@@ -43,16 +65,14 @@ impl Reader {
             ItemKind::ShortAnswer => {
                 let task =
                     format!("Question: {}\nAnswer with as few words of the text as possible.", item.question);
-                Ok(Reading::Answer(self.reply(context, task, None).await?))
+                Ok(Reading::Answer(self.reply(context, task).await?))
             }
             ItemKind::TrueFalse => {
                 let task = format!("Statement: {}\nIs the statement True or False?", item.question);
-                let options = vec!["True".to_owned(), "False".to_owned()];
-                let reply = self.reply(context, task, Some(options)).await?;
-                Ok(Reading::Choices {
-                    right: usize::from(reply.eq_ignore_ascii_case(&item.answer)),
-                    asked: 1,
-                })
+                let options = ["True", "False"];
+                let read = self.weigh(Some(context), &task, &options).await?;
+                let unread = self.weigh(None, &task, &options).await?;
+                Ok(Reading::Statement { log_odds: read[0] - read[1], log_odds_unread: unread[0] - unread[1] })
             }
             ItemKind::MultipleChoice => self.choose(item, context).await,
         }
@@ -60,39 +80,51 @@ impl Reader {
 
     /// Every option comes to stand everywhere once, so that a reader that likes a place gains nothing.
     async fn choose(&self, item: &Candidate, context: &str) -> Result<Reading, GenerateError> {
-        let mut options: Vec<String> = item.options().map(str::to_owned).collect();
+        let mut options: Vec<&str> = item.options().collect();
         let asked = options.len();
-        let mut right = 0;
+        let (mut right, mut key, mut key_unread) = (0, 0.0, 0.0);
         for _ in 0..asked {
             options.rotate_left(1);
             let list: String = options.iter().map(|option| format!("- {option}\n")).collect();
             let task = format!("Question: {}\n{list}Which of these is the answer?", item.question);
-            let reply = self.reply(context, task, Some(options.clone())).await?;
-            right += usize::from(reply == item.answer);
+            let place =
+                options.iter().position(|option| *option == item.answer).expect("the key is an option");
+            let read = shares(&self.weigh(Some(context), &task, &options).await?);
+            right += usize::from(read.iter().all(|share| *share <= read[place]));
+            key += read[place];
+            key_unread += shares(&self.weigh(None, &task, &options).await?)[place];
         }
-        Ok(Reading::Choices { right, asked })
+        let asked_times = asked as f64;
+        Ok(Reading::Choices { right, asked, key: key / asked_times, key_unread: key_unread / asked_times })
     }
 
-    /// The reply, one of `options` where there are any.
-    async fn reply(
+    /// The log-probability of each reply to the task, after the passage if there is one.
+    async fn weigh(
         &self,
-        context: &str,
-        task: String,
-        options: Option<Vec<String>>,
-    ) -> Result<String, GenerateError> {
-        let grammar = options.map(|options| {
-            let literals: Vec<String> = options
-                .iter()
-                .map(|option| serde_json::to_string(option).expect("a string is JSON"))
-                .collect();
-            GrammarSpec::Lark(format!("start: {}", literals.join(" | ")))
-        });
-        let message = ChatMessage { role: Role::User, content: format!("{context}\n\n{task}") };
+        context: Option<&str>,
+        task: &str,
+        replies: &[&str],
+    ) -> Result<Vec<f64>, GenerateError> {
+        let content = context.map_or_else(|| task.to_owned(), |context| prompt(context, task));
+        let weigh = |reply: &&str| {
+            let message = ChatMessage { role: Role::User, content: content.clone() };
+            let prompt = Prompt::Chat(vec![message]);
+            self.generator.weigh(WeighRequest { prompt, before: String::new(), text: (*reply).to_owned() })
+        };
+        let Some((first, others)) = replies.split_first() else { return Ok(Vec::new()) };
+        // What the first has read, the others need not.
+        let mut weighed = vec![weigh(first).await?];
+        weighed.extend(try_join_all(others.iter().map(weigh)).await?);
+        Ok(weighed.iter().map(|of| of.logprobs.iter().map(|logprob| f64::from(*logprob)).sum()).collect())
+    }
+
+    async fn reply(&self, context: &str, task: String) -> Result<String, GenerateError> {
+        let message = ChatMessage { role: Role::User, content: prompt(context, &task) };
         let request = TextRequest {
             prompt: Prompt::Chat(vec![message]),
-            max_new_tokens: Some(if grammar.is_some() { 4 * MAX_ANSWER_TOKENS } else { MAX_ANSWER_TOKENS }),
+            max_new_tokens: Some(MAX_ANSWER_TOKENS),
             sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
-            grammar,
+            grammar: None,
             stop: vec!["\n".to_owned()],
             stop_token_ids: Vec::new(),
             ignore_eos: false,
@@ -108,4 +140,17 @@ impl Reader {
         }
         Ok(text.trim().to_owned())
     }
+}
+
+/// The passage first: all that is asked about it shares its KV cache.
+fn prompt(context: &str, task: &str) -> String {
+    format!("{context}\n\n{task}")
+}
+
+/// Probabilities in proportion, of log-probabilities.
+fn shares(weights: &[f64]) -> Vec<f64> {
+    let most = weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let odds: Vec<f64> = weights.iter().map(|weight| (weight - most).exp()).collect();
+    let all: f64 = odds.iter().sum();
+    odds.into_iter().map(|odds| odds / all).collect()
 }

@@ -1,10 +1,11 @@
 //! What is kept of a run: a line a passage, so that one that was cut off goes on where it stopped.
 
 use super::candidate::Candidate;
+use super::known::Nearest;
 use super::metric::Scores;
 use super::reader::Reading;
 use super::run::EvalOptions;
-use crate::quiz::{Flaw, ItemKind, RejectReason};
+use crate::quiz::{Difficulty, Flaw, ItemKind, RejectReason};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -29,13 +30,28 @@ pub struct Scored {
     pub reading: Option<Reading>,
     pub flaws: Vec<Flaw>,
     pub scores: Scores,
+    /// Of the model's items: the known question that is most like it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nearest: Option<Nearest>,
+}
+
+/// A question that the model asks for an answer that a person asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnswerAware {
+    pub answer: String,
+    pub question: String,
+    /// The person's.
+    pub reference: String,
 }
 
 /// All items about one passage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PassageRecord {
     pub passage: String,
+    /// What the items were asked to be.
+    pub difficulty: Difficulty,
     pub items: Vec<Scored>,
+    pub answer_aware: Vec<AnswerAware>,
     pub rejected: BTreeMap<RejectReason, usize>,
     /// Seconds that writing the quiz took, reading not counted.
     pub write_seconds: f64,
@@ -49,6 +65,8 @@ pub(super) struct RunHead {
     pub(super) backend: String,
     pub(super) reader: String,
     pub(super) set: String,
+    pub(super) known_questions: usize,
+    pub(super) embeddings: bool,
     pub(super) options: EvalOptions,
 }
 

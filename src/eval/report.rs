@@ -1,9 +1,14 @@
-use super::bootstrap::{Estimate, mean_of};
-use super::metric::Metric;
+use super::bleu::{BleuCounts, bleu_of};
+use super::bootstrap::{Estimate, interval_of, mean_of};
+use super::kendall::tau;
+use super::known::Nearest;
+use super::metric::{COPIED, Metric};
 use super::page::{document, escaped};
+use super::reader::Reading;
 use super::record::{Author, PassageRecord, Scored};
 use super::run::EvalOptions;
-use crate::quiz::RejectReason;
+use crate::embedding::Embedder;
+use crate::quiz::{ItemKind, RejectReason};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -15,6 +20,10 @@ pub struct Setting {
     pub backend: String,
     pub reader: String,
     pub set: String,
+    /// Questions that items are held against, lest they are copies.
+    pub known_questions: usize,
+    /// Whether there were sentence embeddings.
+    pub embeddings: bool,
     pub options: EvalOptions,
 }
 
@@ -26,6 +35,13 @@ pub struct Report {
     pub asked: usize,
     pub delivered: usize,
     pub rejected: BTreeMap<RejectReason, usize>,
+    /// BLEU-4 of questions for people's answers against people's questions, from 0 to 1.
+    pub answer_aware_bleu4: Option<Estimate>,
+    /// Kendall's tau-b of the level asked for and the difficulty for a reader without the passage, from -1 to 1.
+    pub difficulty_tau: Option<Estimate>,
+    /// How well the reader tells people's statements from falsified ones; `None` of none.
+    pub statements: Option<Statements>,
+    pub novelty: Novelty,
     pub usable_items_per_second: f64,
     pub completion_tokens_per_second: f64,
     pub write_seconds: f64,
@@ -40,6 +56,62 @@ pub struct MetricRow {
     /// Over all items asked for that the metric applies to, those that did not come counting nothing.
     pub model: Option<Estimate>,
     pub human: Option<Estimate>,
+}
+
+/// What the reader makes of people's statements, half of them falsified.
+#[derive(Clone, Debug, Serialize)]
+pub struct Statements {
+    pub asked: usize,
+    /// Told rightly by what the passage adds, as the scores have it.
+    pub right: f64,
+    /// Told rightly by what the reader says after the passage.
+    pub right_uncalibrated: f64,
+    /// Called false so.
+    pub called_false_uncalibrated: f64,
+}
+
+impl Statements {
+    fn of(records: &[PassageRecord]) -> Option<Self> {
+        let items = records.iter().flat_map(|record| &record.items);
+        let read: Vec<(&Reading, bool)> = items
+            .filter(|item| item.author == Author::Human && item.kind == ItemKind::TrueFalse)
+            .filter_map(|item| Some((item.reading.as_ref()?, item.item.as_ref()?.answer == "true")))
+            .collect();
+        let says =
+            |reading: &Reading| matches!(reading, Reading::Statement { log_odds, .. } if *log_odds > 0.0);
+        let share = |holds: &dyn Fn(&Reading, bool) -> bool| {
+            read.iter().filter(|(reading, truth)| holds(reading, *truth)).count() as f64 / read.len() as f64
+        };
+        (!read.is_empty()).then(|| Self {
+            asked: read.len(),
+            right: share(&|reading, truth| reading.holds() == Some(truth)),
+            right_uncalibrated: share(&|reading, truth| says(reading) == truth),
+            called_false_uncalibrated: share(&|reading, _| !says(reading)),
+        })
+    }
+}
+
+/// Whether the items are the model's own.
+#[derive(Clone, Debug, Serialize)]
+pub struct Novelty {
+    /// Questions that the items were held against.
+    pub known_questions: usize,
+    /// Items whose question has a Jaccard index of 0.8 or more with one of them.
+    pub copies: usize,
+    /// The items that come nearest, nearest first: the question, and the known one.
+    pub nearest: Vec<(String, Nearest)>,
+}
+
+impl Novelty {
+    fn of<'a>(items: impl Iterator<Item = &'a Scored>, known_questions: usize) -> Self {
+        const SHOWN: usize = 5;
+        let pair = |scored: &Scored| Some((scored.item.as_ref()?.question.clone(), scored.nearest.clone()?));
+        let mut nearest: Vec<(String, Nearest)> = items.filter_map(pair).collect();
+        nearest.sort_by(|a, b| b.1.likeness.total_cmp(&a.1.likeness));
+        let copies = nearest.iter().filter(|(_, nearest)| nearest.likeness >= COPIED).count();
+        nearest.truncate(SHOWN.max(copies));
+        Self { known_questions, copies, nearest }
+    }
 }
 
 impl Report {
@@ -65,7 +137,15 @@ impl Report {
         let usable: f64 = model_items().filter_map(|item| item.scores.get(Metric::Usable)).sum();
         let tokens: usize = records.iter().map(|record| record.completion_tokens).sum();
         let a_second = |count: f64| if write_seconds > 0.0 { count / write_seconds } else { 0.0 };
+        let pairs = records.iter().flat_map(|record| &record.answer_aware);
+        let counts: Vec<BleuCounts> =
+            pairs.map(|pair| BleuCounts::of(&pair.question, &pair.reference)).collect();
+        let levels: Vec<(usize, f64)> = records.iter().flat_map(difficulties).collect();
         Self {
+            answer_aware_bleu4: bleu_of(&counts, setting.options.seed),
+            difficulty_tau: interval_of(&levels, setting.options.seed, |drawn| tau(drawn)),
+            statements: Statements::of(&records),
+            novelty: Novelty::of(model_items(), setting.known_questions),
             asked: model_items().count(),
             delivered: model_items().filter(|item| item.item.is_some()).count(),
             rejected,
@@ -105,6 +185,34 @@ impl Report {
             text += line.trim_end();
             text.push('\n');
         }
+        text.push('\n');
+        let figures = [
+            ("BLEU-4 of questions for people's answers", self.answer_aware_bleu4),
+            ("Difficulty asked for and found, Kendall's tau", self.difficulty_tau),
+        ];
+        for (name, estimate) in figures {
+            if let Some(Estimate { mean, low, high, n }) = estimate {
+                let _ = writeln!(text, "{name}: {mean:.3} ({low:.3} to {high:.3}), n {n}");
+            }
+        }
+        if let Some(Statements { asked, right, right_uncalibrated, called_false_uncalibrated }) =
+            self.statements
+        {
+            let _ = writeln!(
+                text,
+                "The reader on people's statements, half of them falsified: {right:.3} right of {asked}; by its word \
+                 alone {right_uncalibrated:.3}, calling {called_false_uncalibrated:.3} false"
+            );
+        }
+        let Novelty { known_questions, copies, nearest } = &self.novelty;
+        let _ = writeln!(text, "Copies of {known_questions} known questions: {copies}");
+        if let Some((question, nearest)) = nearest.first() {
+            let Nearest { question: known, likeness } = nearest;
+            let _ = writeln!(text, "The nearest, Jaccard {likeness:.2}: {question:?}, known is {known:?}");
+        }
+        if !self.setting.embeddings {
+            let _ = writeln!(text, "No sentence embeddings: run `mondai pull {}`", Embedder::NAME);
+        }
         let _ = writeln!(
             text,
             "\n{:.2} usable items a second, {:.0} tokens a second, in {:.0} s of writing",
@@ -126,8 +234,9 @@ impl Report {
     pub fn html(&self) -> String {
         let title = format!("{}: quiz scorecard", self.setting.model);
         let items: String = self.records.iter().map(passage_html).collect();
-        let (plot, table) = (self.plot(), escaped(&self.table()));
-        document(&title, STYLE, &format!("{plot}\n<pre>{table}</pre>\n<h2>Items</h2>\n{items}"))
+        let (plot, table, novelty) = (self.plot(), escaped(&self.table()), self.novelty.html());
+        let body = format!("{plot}\n<pre>{table}</pre>\n{novelty}<h2>Items</h2>\n{items}");
+        document(&title, STYLE, &body)
     }
 
     /// Means and intervals on one scale, the model's above the people's.
@@ -135,7 +244,7 @@ impl Report {
         const LEFT: f64 = 130.0;
         const WIDTH: f64 = 560.0;
         const ROW: f64 = 34.0;
-        let x = |value: f64| LEFT + value * WIDTH;
+        let x = |value: f64| LEFT + value.clamp(0.0, 1.0) * WIDTH;
         let height = self.rows.len() as f64 * ROW + 40.0;
         let mut marks = String::new();
         for tick in 0..=5 {
@@ -178,6 +287,27 @@ line.people{stroke:#b5651d;stroke-width:2}circle.people,.key.people{fill:#b5651d
 .key{display:inline-block;width:.8em;height:.8em;border-radius:50%}\
 li.usable{color:#1c6b3c}li.missing{color:#a33}small{color:#666}";
 
+impl Novelty {
+    fn html(&self) -> String {
+        let row = |(question, nearest): &(String, Nearest)| {
+            let (question, known) = (escaped(question), escaped(&nearest.question));
+            format!("<li>{:.2} <b>{question}</b> <small>{known}</small></li>", nearest.likeness)
+        };
+        let nearest: String = self.nearest.iter().map(row).collect();
+        format!(
+            "<h2>Novelty</h2><p>{} of the questions are copies of {} known ones, with a Jaccard index of {COPIED} or \
+             more. The nearest:</p><ul>{nearest}</ul>\n",
+            self.copies, self.known_questions
+        )
+    }
+}
+
+/// The level asked for, and how difficult each of the model's items is to a reader without the passage.
+fn difficulties(record: &PassageRecord) -> impl Iterator<Item = (usize, f64)> {
+    let of_model = record.items.iter().filter(|item| item.author == Author::Model);
+    of_model.filter_map(|item| Some((record.difficulty as usize, item.scores.get(Metric::Difficulty)?)))
+}
+
 fn passage_html(record: &PassageRecord) -> String {
     let items: String =
         record.items.iter().filter(|item| item.author == Author::Model).map(item_html).collect();
@@ -191,8 +321,11 @@ fn item_html(scored: &Scored) -> String {
     let usable = scored.scores.get(Metric::Usable) == Some(1.0);
     let failed: Vec<&str> = Metric::ALL
         .into_iter()
-        .filter(|metric| !matches!(metric, Metric::Usable | Metric::Clean))
-        .filter(|metric| scored.scores.get(*metric).is_some_and(|value| value < 0.8))
+        .filter(|metric| {
+            use Metric::*;
+            let is_verdict = matches!(metric, RoundTrip | Sound | Grounded | NoLeak | Distinct | Novel);
+            is_verdict && scored.scores.get(*metric).is_some_and(|value| value < 0.8)
+        })
         .map(Metric::name)
         .collect();
     let mut notes = if failed.is_empty() { String::new() } else { format!("not {}", failed.join(", not ")) };

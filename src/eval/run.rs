@@ -1,11 +1,15 @@
 use super::candidate::{Candidate, ITEM_KINDS};
+use super::known::Known;
 use super::metric::{Scores, Seen, score};
+use super::plausible::plausibility;
 use super::reader::Reader;
-use super::record::{Author, PassageRecord, RunFile, RunHead, Scored};
+use super::record::{AnswerAware, Author, PassageRecord, RunFile, RunHead, Scored};
 use super::report::{Report, Setting};
-use super::set::{EvalSet, Passage};
-use crate::generation::GenerateError;
-use crate::quiz::{DraftPolicies, OneOrMany, QuizEvent, QuizRequest, QuizService, QuizSpec, RejectReason};
+use super::set::{EvalSet, HumanQuestion, Passage};
+use crate::embedding::Embedder;
+use crate::quiz::{
+    Difficulty, DraftPolicies, OneOrMany, QuizEvent, QuizRequest, QuizService, QuizSpec, RejectReason,
+};
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -30,8 +34,15 @@ pub struct Evaluation {
     /// The backend that runs the writer.
     pub backend: &'static str,
     pub reader: Reader,
+    /// Of the questions that no item may be a copy of; the set's own are added.
+    pub known: Known,
+    /// Where there are none, what rests on them is not scored.
+    pub embedder: Option<Embedder>,
     pub options: EvalOptions,
 }
+
+/// What is asked for of the passages, in turn.
+const LEVELS: [Difficulty; 3] = [Difficulty::Easy, Difficulty::Medium, Difficulty::Hard];
 
 /// What a quiz about a passage came to.
 struct Quiz {
@@ -50,22 +61,14 @@ impl Evaluation {
     /// The folder cannot be used, or an engine failed.
     pub async fn run(&self, folder: &Path, mut progress: impl FnMut(usize, usize)) -> Result<Report> {
         let passages = &self.set.passages[..self.options.passages.min(self.set.passages.len())];
-        let known: Vec<String> = self
-            .set
-            .passages
-            .iter()
-            .flat_map(|passage| passage.questions.iter().map(|question| question.question.clone()))
-            .collect();
         let (mut file, mut records) = RunFile::open(folder, &self.head())?;
         for (idx, passage) in passages.iter().enumerate() {
             progress(idx, passages.len());
             if records.iter().any(|record| record.passage == passage.id) {
                 continue;
             }
-            let record = self
-                .passage(passage, idx, &known)
-                .await
-                .with_context(|| format!("passage {}", passage.id))?;
+            let record =
+                self.passage(passage, idx).await.with_context(|| format!("passage {}", passage.id))?;
             file.write(&record)?;
             records.push(record);
         }
@@ -74,8 +77,8 @@ impl Evaluation {
     }
 
     fn head(&self) -> RunHead {
-        let Setting { model, backend, reader, set, options } = self.setting();
-        RunHead { model, backend, reader, set, options }
+        let Setting { model, backend, reader, set, known_questions, embeddings, options } = self.setting();
+        RunHead { model, backend, reader, set, known_questions, embeddings, options }
     }
 
     fn setting(&self) -> Setting {
@@ -84,32 +87,58 @@ impl Evaluation {
             backend: self.backend.to_owned(),
             reader: self.reader.name().to_owned(),
             set: self.set.name.clone(),
+            known_questions: self.known.len(),
+            embeddings: self.embedder.is_some(),
             options: self.options.clone(),
         }
     }
 
-    async fn passage(&self, passage: &Passage, idx: usize, known: &[String]) -> Result<PassageRecord> {
-        let quiz = self.write(passage, idx).await?;
-        let mut scored = self.score_all(Author::Model, quiz.items, passage, known).await?;
-        // A person's question is known by its nature; how new it is says nothing.
+    async fn passage(&self, passage: &Passage, idx: usize) -> Result<PassageRecord> {
+        let difficulty = LEVELS[idx % LEVELS.len()];
+        let quiz = self.write(passage, idx, difficulty).await?;
+        let mut scored = self.score_all(Author::Model, quiz.items, passage).await?;
         let human = Candidate::humans(passage).into_iter().map(Some).collect();
-        scored.extend(self.score_all(Author::Human, human, passage, &[]).await?);
+        scored.extend(self.score_all(Author::Human, human, passage).await?);
         Ok(PassageRecord {
             passage: passage.id.clone(),
+            difficulty,
             items: scored,
+            answer_aware: self.answer_aware(passage).await?,
             rejected: quiz.rejected,
             write_seconds: quiz.seconds,
             completion_tokens: quiz.completion_tokens,
         })
     }
 
-    async fn write(&self, passage: &Passage, idx: usize) -> Result<Quiz> {
+    /// What the model asks for the answers that people asked for, where one sentence has the answer.
+    async fn answer_aware(&self, passage: &Passage) -> Result<Vec<AnswerAware>> {
+        let mut asked = Vec::new();
+        for HumanQuestion { question: reference, answers, .. } in &passage.questions {
+            let request = QuizRequest {
+                source: Some(passage.context.clone()),
+                language: Some(passage.language.clone()),
+                seed: Some(self.options.seed),
+                ..QuizRequest::default()
+            };
+            let spec = QuizSpec::try_from(request).map_err(|error| anyhow!("{}: {error}", error.param))?;
+            let question = self.writer.question_for(spec, &answers[0]).await?;
+            asked.extend(question.map(|question| AnswerAware {
+                answer: answers[0].clone(),
+                question,
+                reference: reference.clone(),
+            }));
+        }
+        Ok(asked)
+    }
+
+    async fn write(&self, passage: &Passage, idx: usize, difficulty: Difficulty) -> Result<Quiz> {
         let kinds = ITEM_KINDS.map(|kind| kind.name().to_owned()).to_vec();
         let request = QuizRequest {
             source: Some(passage.context.clone()),
             count: Some(self.options.items as u64),
             kind: Some(OneOrMany::Many(kinds)),
             language: Some(passage.language.clone()),
+            difficulty: Some(difficulty.name().to_owned()),
             seed: Some(self.options.seed.wrapping_add(idx as u64)),
             ..QuizRequest::from(self.options.drafts.clone())
         };
@@ -141,18 +170,26 @@ impl Evaluation {
         author: Author,
         items: Vec<Option<Candidate>>,
         passage: &Passage,
-        known: &[String],
-    ) -> Result<Vec<Scored>, GenerateError> {
+    ) -> Result<Vec<Scored>> {
         let (mut scored, mut earlier) = (Vec::new(), Vec::new());
         for (idx, item) in items.into_iter().enumerate() {
             let Some(item) = item else {
                 let kind = ITEM_KINDS[idx % ITEM_KINDS.len()];
                 let scores = Scores::of_missing(kind);
-                scored.push(Scored { author, kind, item: None, reading: None, flaws: Vec::new(), scores });
+                let (flaws, nearest) = (Vec::new(), None);
+                scored.push(Scored { author, kind, item: None, reading: None, flaws, scores, nearest });
                 continue;
             };
             let reading = self.reader.read(&item, &passage.context).await?;
-            let seen = Seen { context: &passage.context, earlier: &earlier, known };
+            // A person's question is known by its nature; how new it is says nothing.
+            let nearest = match author {
+                Author::Model => self.known.nearest(&item.question),
+                Author::Human => None,
+            };
+            let embedder = self.embedder.as_ref().filter(|_| passage.language == "en");
+            let plausible = embedder.map(|embedder| plausibility(&item, embedder)).transpose()?.flatten();
+            let (context, earlier_seen) = (&passage.context, &earlier);
+            let seen = Seen { context, earlier: earlier_seen, nearest: nearest.as_ref(), plausible };
             let (scores, flaws) = score(&item, &reading, &seen);
             earlier.push(item.question.clone());
             scored.push(Scored {
@@ -162,6 +199,7 @@ impl Evaluation {
                 reading: Some(reading),
                 flaws,
                 scores,
+                nearest,
             });
         }
         Ok(scored)

@@ -3,7 +3,7 @@
 use super::checks::{Brief, check_alone};
 use super::draft::Draft;
 use super::flaws::{Shown, flaws};
-use super::grammar::ItemGrammar;
+use super::grammar::{ItemGrammar, asking_for};
 use super::ground::{Excerpt, Ground};
 use super::item::{Answer, Check, Evidence, ItemStatus, QuizItem, RejectReason};
 use super::language::Language;
@@ -89,6 +89,21 @@ impl QuizPlan {
             stop_token_ids: Vec::new(),
             ignore_eos: false,
         }
+    }
+
+    /// What has the likeliest question written for a given answer; `None` where it stands in no sentence.
+    pub(super) fn request_for(&self, answer: &str) -> Option<TextRequest> {
+        let item = self.items.first()?;
+        let Ground::Text(excerpt) = &item.ground else { return None };
+        let sentences = excerpt.shown.clone().map(|idx| excerpt.source.sentence_text(idx));
+        let evidence = sentences.into_iter().find(|sentence| sentence.contains(answer))?;
+        let request = self.request_as(ItemKind::ShortAnswer, 0, 0);
+        Some(TextRequest {
+            grammar: Some(asking_for(evidence, answer, &self.spec.language)),
+            sampling: SamplingParams { temperature: 0.0, ..request.sampling },
+            max_new_tokens: None,
+            ..request
+        })
     }
 
     /// Times an item is written before it is left out.

@@ -3,11 +3,11 @@
 
 use super::draft::Draft;
 use super::flaws::Flaw;
-use super::item::{Check, Evidence, RejectReason};
+use super::item::{Check, Evidence, QuizItem, RejectReason};
 use super::language::Language;
 use super::script::is_unspaced;
 use super::source::Source;
-use super::span::Form;
+use super::span::{Form, is_filler};
 use super::spec::ItemKind;
 use super::wording::{contains, fold_spaces, has_interrogative, likeness, plain, words};
 
@@ -36,7 +36,8 @@ pub(super) fn check_alone(draft: &Draft, brief: &Brief<'_>) -> Result<Vec<Check>
     if let Some((source, evidence)) = brief.evidence {
         check(Check::Grounded, is_grounded(draft, brief.kind, source, evidence), RejectReason::NotGrounded)?;
     }
-    check(Check::ReadableQuestion, is_readable(&draft.question), RejectReason::UnreadableQuestion)?;
+    let asks = is_statement || brief.language.code() != "en" || asks_in_english(&draft.question);
+    check(Check::ReadableQuestion, asks && is_readable(&draft.question), RejectReason::UnreadableQuestion)?;
     check(Check::Language, is_in_language(draft, brief.language), RejectReason::WrongLanguage)?;
     let options = || draft.distractors.iter().chain([&draft.answer]);
     let prompt_free = !has_prompt_text(draft, brief.subject, brief.evidence.map(|(_, evidence)| evidence))
@@ -105,6 +106,17 @@ fn is_readable(question: &str) -> bool {
     // A word of forty letters is noise in any language that spaces its words.
     let noise = words.iter().any(|word| word.chars().count() > 40);
     words.len() >= MIN_WORDS && most_repeated.unwrap_or(0) <= MAX_TIMES && !stutters && !noise
+}
+
+/// An English question has a word that asks, or begins with a verb that does: "A chess club is a club?" has none.
+fn asks_in_english(question: &str) -> bool {
+    #[rustfmt::skip]
+    const OPENINGS: &[&str] = &[
+        "is", "are", "was", "were", "do", "does", "did", "has", "have", "had", "can", "could", "will", "would", "should",
+        "may", "might", "must", "name", "give", "tell", "identify",
+    ];
+    let first = words(question).into_iter().next().unwrap_or_default();
+    has_interrogative(question) == Some(true) || OPENINGS.contains(&first.as_str())
 }
 
 /// The question is in the script of the language, and in Japanese and Chinese so is what it is with.
@@ -185,7 +197,19 @@ fn gives_answer_away(draft: &Draft) -> bool {
     let answer = plain(&draft.answer);
     let min_chars =
         if answer.chars().any(is_unspaced) || answer.chars().all(char::is_numeric) { 2 } else { 3 };
-    answer.chars().count() >= min_chars && contains(&draft.question, &draft.answer)
+    let stands_in_it = answer.chars().count() >= min_chars && contains(&draft.question, &draft.answer);
+    stands_in_it || says_the_same_words(&draft.question, &draft.answer)
+}
+
+/// Every telling word of an answer of several is in the question, in the singular or the plural: "What was
+/// the 1994 Work Council Directive?", "1994 Works Council Directive".
+fn says_the_same_words(question: &str, answer: &str) -> bool {
+    let stems = |text: &str| -> Vec<String> {
+        let words = words(text).into_iter().filter(|word| !is_filler(word));
+        words.map(|word| word.strip_suffix('s').unwrap_or(&word).to_owned()).collect()
+    };
+    let (asked, said) = (stems(question), stems(answer));
+    said.len() > 1 && said.iter().all(|word| asked.contains(word))
 }
 
 /// The question is its evidence with a question mark.
@@ -216,6 +240,18 @@ pub(super) fn is_repeat(item: Asked<'_>, earlier: Asked<'_>) -> bool {
     plain(item.question) == plain(earlier.question)
         || likeness >= SAME_QUESTION
         || likeness >= SAME_ANSWER_QUESTION && plain(item.answer) == plain(earlier.answer)
+}
+
+/// Whether two items that rest on the same sentence are answered by the same words of it.
+pub(super) fn is_same_fact(item: &QuizItem, earlier: &QuizItem) -> bool {
+    let is_statement = |item: &QuizItem| item.kind == ItemKind::TrueFalse;
+    let same_evidence = item.evidence.is_some()
+        && item.evidence.as_ref().map(|evidence| &evidence.text)
+            == earlier.evidence.as_ref().map(|evidence| &evidence.text);
+    same_evidence
+        && !is_statement(item)
+        && !is_statement(earlier)
+        && plain(&item.answer.text) == plain(&earlier.answer.text)
 }
 
 /// Whether the item is what `entry` forbids: its question, one like it, or its answer.
@@ -264,11 +300,11 @@ mod tests {
         check(ShortAnswer, "Where does the tower stand?", "Paris", None);
         check(ShortAnswer, "Where does the tower stand?", "Lyon", Some(NotGrounded));
         check(ShortAnswer, "In which city is the Paris tower?", "Paris", Some(AnswerInQuestion));
-        check(ShortAnswer, "The Eiffel Tower in Paris was finished in 1889?", "Gustave Eiffel", Some(Copied));
+        check(ShortAnswer, "Was the Eiffel Tower in Paris finished in 1889?", "Gustave Eiffel", Some(Copied));
         check(ShortAnswer, "When was the tower by Eiffel finished?", "1889", None);
         check(
             ShortAnswer,
-            "The Eiffel Tower in Paris was finished in by Gustave Eiffel?",
+            "Was the Eiffel Tower in Paris finished in by Gustave Eiffel?",
             "1889",
             Some(Copied),
         );
@@ -276,6 +312,13 @@ mod tests {
         check(ShortAnswer, "Where?", "Paris", Some(UnreadableQuestion));
         check(ShortAnswer, "塔はどこにありますか？", "Paris", Some(WrongLanguage));
         check(MultipleChoice, "Where does the tower stand?", "Paris", None);
+        check(ShortAnswer, "The tower of Eiffel stands in a city?", "Paris", Some(UnreadableQuestion));
+        check(
+            ShortAnswer,
+            "Was the tower the work of Gustaves and Eiffels?",
+            "Gustave Eiffel",
+            Some(AnswerInQuestion),
+        );
         check(TrueFalse, EVIDENCE, "true", None);
         check(TrueFalse, EVIDENCE, "false", Some(NotGrounded));
         check(TrueFalse, &EVIDENCE.replace("1889", "1789"), "false", None);

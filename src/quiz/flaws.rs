@@ -17,6 +17,8 @@ pub enum Flaw {
     RefersToSource,
     /// "When did he arrive?": nobody is named whom it could mean.
     DanglingReference,
+    /// "How many ...?" of what is no number, "Who ...?" of one.
+    WrongKindOfAnswer,
     /// More than 40 words.
     LongStem,
     /// NOT or EXCEPT in the stem.
@@ -43,6 +45,7 @@ impl Flaw {
             Self::SeveralQuestions => "several_questions",
             Self::RefersToSource => "refers_to_source",
             Self::DanglingReference => "dangling_reference",
+            Self::WrongKindOfAnswer => "wrong_kind_of_answer",
             Self::LongStem => "long_stem",
             Self::NegativeStem => "negative_stem",
             Self::AllOrNoneOfTheAbove => "all_or_none_of_the_above",
@@ -58,7 +61,7 @@ impl Flaw {
 
 const OF_EVERY_QUESTION: [Flaw; 4] =
     [Flaw::RefersToSource, Flaw::DanglingReference, Flaw::LongStem, Flaw::NegativeStem];
-const OF_INTERROGATIVES: [Flaw; 2] = [Flaw::NoQuestionMark, Flaw::SeveralQuestions];
+const OF_INTERROGATIVES: [Flaw; 3] = [Flaw::NoQuestionMark, Flaw::SeveralQuestions, Flaw::WrongKindOfAnswer];
 const OF_CHOICES: [Flaw; 7] = [
     Flaw::AllOrNoneOfTheAbove,
     Flaw::DuplicateOptions,
@@ -110,6 +113,7 @@ fn breaks(item: &Shown<'_>, rule: Flaw) -> bool {
             sources.iter().any(|source| stem.to_lowercase().contains(source))
         }
         Flaw::DanglingReference => is_dangling(stem, &stem_words),
+        Flaw::WrongKindOfAnswer => asks_for_another_kind(stem, item.answer),
         Flaw::LongStem => stem_words.len() > 40,
         Flaw::NegativeStem => stem_words.iter().any(|word| matches!(word.as_str(), "not" | "except")),
         Flaw::AllOrNoneOfTheAbove => item.options().any(|option| {
@@ -141,6 +145,43 @@ impl<'a> Shown<'a> {
     fn options(&self) -> impl Iterator<Item = &'a str> {
         self.distractors.iter().map(String::as_str).chain([self.answer])
     }
+}
+
+/// What an English question begins with says whether a number answers it.
+fn asks_for_another_kind(stem: &str, answer: &str) -> bool {
+    const FOR_A_NUMBER: [&str; 12] = [
+        "how many",
+        "how much",
+        "how old",
+        "how far",
+        "how tall",
+        "how high",
+        "how deep",
+        "how long",
+        "what year",
+        "which year",
+        "what percentage",
+        "how often",
+    ];
+    const FOR_NO_NUMBER: [&str; 4] = ["who ", "whose ", "where ", "why "];
+    #[rustfmt::skip]
+    const NUMBER_WORDS: [&str; 26] = [
+        "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "twenty",
+        "thirty", "forty", "fifty", "hundred", "thousand", "million", "billion", "half", "third", "quarter", "dozen",
+        "once", "twice",
+    ];
+    let stem = stem.to_lowercase();
+    let counts = answer.chars().any(char::is_numeric)
+        || words(answer).iter().any(|word| NUMBER_WORDS.iter().any(|number| word.contains(number)));
+    let measures = words(answer).iter().any(|word| {
+        let vague =
+            ["several", "many", "few", "some", "most", "majority", "year", "day", "week", "month", "century"];
+        vague.iter().any(|measure| word.contains(measure))
+            || matches!(word.as_str(), "all" | "none" | "no" | "every")
+    });
+    let is_number = answer.starts_with(|c: char| c.is_ascii_digit());
+    FOR_A_NUMBER.iter().any(|start| stem.starts_with(start)) && !counts && !measures
+        || FOR_NO_NUMBER.iter().any(|start| stem.starts_with(start)) && is_number
 }
 
 /// A pronoun, and no name or number it could stand for.
@@ -198,6 +239,10 @@ mod tests {
         check("Where did he build the tower?", "Paris", &[], &[Flaw::DanglingReference]);
         check("Where did Eiffel build his tower?", "Paris", &[], &[]);
         check("How long does it take to boil an egg?", "ten minutes", &[], &[]);
+        check("How many towns have a tower?", "Paris", &[], &[Flaw::WrongKindOfAnswer]);
+        check("How many towns have a tower?", "twenty-two", &[], &[]);
+        check("How long does it take to get there?", "a few days", &[], &[]);
+        check("Who built the tower?", "1889", &[], &[Flaw::WrongKindOfAnswer]);
         check("Which town is not in Italy?", "Paris", &["Rome", "Milan", "Turin"], &[Flaw::NegativeStem]);
         check("Which town?", "Paris", &["Rome", "None of the above", "Milan"], &[Flaw::AllOrNoneOfTheAbove]);
         check(

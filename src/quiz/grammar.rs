@@ -5,7 +5,7 @@
 //! are words of that sentence. A true statement is the sentence itself, a false one the sentence with
 //! one number, name or word replaced, so that the key is right whatever the model writes.
 
-use super::falsify::{Change, Substitute, change};
+use super::falsify::{Change, Name, Substitute, change, number};
 use super::language::Language;
 use super::script::is_unspaced;
 use super::span::{Form, answer_spans};
@@ -23,7 +23,7 @@ pub(super) struct ItemGrammar<'a> {
     /// Sentences of the source to rest on, one of which the model chooses; empty without a source.
     pub(super) candidates: &'a [&'a str],
     /// Of the passage: what may stand in another's place in a false statement.
-    pub(super) names: &'a [String],
+    pub(super) names: &'a [Name],
 }
 
 impl ItemGrammar<'_> {
@@ -55,14 +55,19 @@ impl ItemGrammar<'_> {
     /// The candidates the model may choose from. Of false statements without spaces between words it is
     /// the first alone: what replaces a word there may go on like the sentence does, in every sentence at
     /// once, and from three sentences on that is more work than the parser may take.
-    fn choosable(&self) -> &[&str] {
+    fn choosable(&self) -> Vec<&str> {
         let falsifies = self.kind == ItemKind::TrueFalse && !self.truth;
         let is_unspaced = |sentence: &&str| sentence.chars().any(is_unspaced);
         if falsifies && self.candidates.iter().any(is_unspaced) {
-            &self.candidates[..1]
-        } else {
-            self.candidates
+            return self.candidates[..1].to_vec();
         }
+        // Where some can be made false by rule, the others are left alone.
+        let is_sure = |sentence: &&&str| {
+            let change = change(&fold_spaces(sentence), self.names, self.language);
+            change.is_some_and(|change| change.is_sure())
+        };
+        let sure: Vec<&str> = self.candidates.iter().filter(is_sure).copied().collect();
+        if falsifies && !sure.is_empty() { sure } else { self.candidates.to_vec() }
     }
 
     fn item_from_memory(&self, rules: &mut Rules) -> String {
@@ -74,7 +79,7 @@ impl ItemGrammar<'_> {
             }
             kind => {
                 for form in Form::ALL {
-                    let rest = self.rest(kind, form);
+                    let rest = self.rest(kind, terminal(form));
                     rules.define(&rule("item", 0, form), &format!("{} {rest} {explanation}", terminal(form)));
                 }
                 let items = Form::ALL.map(|form| rule("item", 0, form)).join(" | ");
@@ -87,35 +92,49 @@ impl ItemGrammar<'_> {
         let spans = answer_spans(sentence);
         let mut items = Vec::new();
         for form in Form::ALL {
-            let answers: Vec<String> = spans
+            let texts: Vec<&str> = spans
                 .iter()
                 .filter(|span| span.form == form)
-                .map(|span| literal(&json_inner(&sentence[span.bytes.clone()])))
+                .map(|span| &sentence[span.bytes.clone()])
                 .collect();
-            if answers.is_empty() {
+            if texts.is_empty() {
                 continue;
             }
+            if self.kind == ItemKind::MultipleChoice && matches!(form, Form::Number | Form::Quantity) {
+                for (n, text) in texts.into_iter().enumerate() {
+                    let other = format!("OTHER_{idx}_{n}_{}", terminal(form));
+                    rules.define(
+                        &other,
+                        &format!("/{}/ & ~{}", number_like(text), literal(&json_inner(text))),
+                    );
+                    let name = format!("{}_{n}", rule("item", idx, form));
+                    let rest = self.rest(self.kind, &other);
+                    rules.define(&name, &format!("{} {rest} {}", literal(&json_inner(text)), literal("}")));
+                    items.push(name);
+                }
+                continue;
+            }
+            let answers: Vec<String> = texts.iter().map(|text| literal(&json_inner(text))).collect();
             let answer = format!("ANSWER_{idx}_{}", terminal(form));
             rules.define(&answer, &answers.join(" | "));
             items.push(rule("item", idx, form));
             rules.define(
                 &rule("item", idx, form),
-                &format!("{answer} {} {}", self.rest(self.kind, form), literal("}")),
+                &format!("{answer} {} {}", self.rest(self.kind, terminal(form)), literal("}")),
             );
         }
         let evidence = literal(&format!("{{\"evidence\":\"{}\",\"answer\":\"", json_inner(sentence)));
         format!("{evidence} ({})", items.join(" | "))
     }
 
-    /// From the end of the answer to the end of the last field.
-    fn rest(&self, kind: ItemKind, form: Form) -> String {
+    /// From the end of the answer to the end of the last field; `other` is what a wrong answer is made of.
+    fn rest(&self, kind: ItemKind, other: &str) -> String {
         let question = format!("{} QUESTION {}", literal("\",\"question\":\""), literal("\""));
         if kind == ItemKind::ShortAnswer {
             return question;
         }
         let (first, next, last) = (literal(",\"distractors\":[\""), literal("\",\""), literal("\"]"));
-        let form = terminal(form);
-        format!("{question} {first} {form} {next} {form} {next} {form} {last}")
+        format!("{question} {first} {other} {next} {other} {next} {other} {last}")
     }
 
     fn statement_about(&self, evidence: &str, idx: usize, rules: &mut Rules) -> String {
@@ -138,7 +157,7 @@ impl ItemGrammar<'_> {
                 let texts: Vec<String> = texts.iter().map(|text| literal(&json_inner(text))).collect();
                 texts.join(" | ")
             }
-            Substitute::Denial(text) => literal(&text),
+            Substitute::Opposite(text) | Substitute::Denial(text) => literal(&text),
             Substitute::Free(form) => {
                 // Not the original, nor a word that begins like it.
                 let stem: String = original.chars().take(STEM_CHARS).collect();
@@ -151,6 +170,18 @@ impl ItemGrammar<'_> {
         rules.define(&name, &substitute);
         [literal(&(head(false) + &before)), name, literal(&(after + "\"}"))].join(" ")
     }
+}
+
+/// A short-answer item of which all but the question is given.
+pub(super) fn asking_for(evidence: &str, answer: &str, language: &Language) -> GrammarSpec {
+    let (evidence, answer) = (json_inner(evidence), json_inner(answer));
+    let before = format!("{{\"evidence\":\"{evidence}\",\"answer\":\"{answer}\",\"question\":\"");
+    let question = question(language);
+    GrammarSpec::Lark(format!(
+        "start: {} QUESTION {}\nQUESTION: {question}\n",
+        literal(&before),
+        literal("\"}")
+    ))
 }
 
 #[derive(Default)]
@@ -210,6 +241,21 @@ fn form_regex(form: Form) -> String {
         Form::Phrase => format!("[{SMALL_LETTERS}][^{NOT_TEXT}]{{1,47}}"),
         Form::Plain => format!("[{UNCASED_LETTERS}][^{NOT_TEXT}]{{0,39}}"),
     }
+}
+
+/// Other numbers like the one that a text begins with, and what stands after it as it is: "1840s" is no choice
+/// beside "1842", nor "12 km" beside "12 years".
+fn number_like(text: &str) -> String {
+    let (number, regex) = number(text);
+    let mut regex = regex;
+    for c in json_inner(&text[number.end..]).chars() {
+        // An escaped angle bracket is the edge of a word.
+        if c.is_ascii_punctuation() && !matches!(c, '<' | '>') {
+            regex.push('\\');
+        }
+        regex.push(c);
+    }
+    regex
 }
 
 /// Letters of a word by which words are told apart.

@@ -68,7 +68,7 @@ impl Excerpt {
     }
 
     /// Names and words in what is shown that may stand in another's place.
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(super) fn names(&self) -> Vec<falsify::Name> {
         falsify::names(self.shown.clone().map(|idx| self.source.sentence_text(idx)))
     }
 }

@@ -1,6 +1,7 @@
 //! Who asks about what: the items of a quiz spread over its texts before any is written, so that no two
 //! rest on one sentence while there are enough, and whatever a text's length every prompt fits.
 
+use super::flaws::{Shown, flaws};
 use super::grammar::json_inner;
 use super::ground::{Excerpt, Ground};
 use super::history::Asked;
@@ -9,6 +10,7 @@ use super::prompt::{About, ItemPrompt};
 use super::prompt_templates::PromptTemplates;
 use super::seed::{Purpose, derive};
 use super::spec::{ItemKind, QuizSpec};
+use super::wording::fold_spaces;
 use crate::library::{Library, LibraryError};
 use std::ops::Range;
 use std::sync::Arc;
@@ -48,6 +50,8 @@ pub(super) struct Capacity<'a> {
 const WRITTEN_TOKENS: usize = 256;
 /// What the shortest item takes beside its evidence, roughly: a budget near it makes for short questions.
 const SHORTEST_ITEM_TOKENS: usize = 48;
+/// A longer statement is hard to hold in mind.
+const MAX_STATEMENT_WORDS: usize = 30;
 /// What a chat template adds to its messages.
 const TEMPLATE_TOKENS: usize = 48;
 /// What JSON adds to a sentence quoted in it.
@@ -70,7 +74,8 @@ impl QuizPlan {
         let items = kinds.into_iter().zip(truths).zip(grounds);
         let mut items: Vec<ItemPlan> = items
             .map(|((kind, truth), ground)| {
-                set_budget(ItemPlan { kind, truth, ground, max_new_tokens: 0 }, &spec, capacity)
+                let item = choose_statements(ItemPlan { kind, truth, ground, max_new_tokens: 0 });
+                set_budget(item, &spec, capacity)
             })
             .collect();
         // The same room for all, so that the items of a passage are shown the same part of it.
@@ -85,6 +90,22 @@ impl QuizPlan {
         let templates = capacity.templates.cloned();
         Ok(Self { items, spec, templates, comparison: None, earlier: Vec::new() })
     }
+}
+
+/// Of a statement's sentences those that read well alone, if there are some: a statement is its sentence.
+fn choose_statements(mut item: ItemPlan) -> ItemPlan {
+    let kind = item.kind;
+    let Ground::Text(Excerpt { source, candidates, .. }) = &mut item.ground else { return item };
+    let reads_alone = |idx: &usize| {
+        let question = &fold_spaces(source.sentence_text(*idx));
+        let words = question.split(' ').count();
+        words <= MAX_STATEMENT_WORDS
+            && flaws(&Shown { kind, question, answer: "true", distractors: &[] }).is_empty()
+    };
+    if kind == ItemKind::TrueFalse && candidates.iter().any(reads_alone) {
+        candidates.retain(reads_alone);
+    }
+    item
 }
 
 /// Sets the item's budget, and keeps the candidates that leave room in it.

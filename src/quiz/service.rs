@@ -2,14 +2,15 @@
 //! gives the same quiz whatever the timing.
 
 use super::candidate::Candidate;
-use super::checks::{Asked as Said, is_excluded, is_repeat};
+use super::checks::{Asked as Said, is_excluded, is_repeat, is_same_fact};
+use super::draft::Draft;
 use super::history::{Asked, History};
 use super::item::{Check, QuizItem, RejectReason};
 use super::meaning::{Comparison, Embed, Meaning};
 use super::plan::QuizPlan;
 use super::prompt_templates::PromptTemplates;
 use super::round_trip::RoundTrip;
-use super::spec::{CheckPolicy, QuizSpec, Subject};
+use super::spec::{CheckPolicy, ItemKind, QuizSpec, Subject};
 use super::writer::{Reply, Writer};
 use crate::embedding::Embedder;
 use crate::engine::{EngineError, SequenceSummary};
@@ -144,6 +145,19 @@ impl QuizService {
         let requests = trip.requests(item, &plan.round_trip_prompt(0, 0));
         let weighed = try_join_all(requests.into_iter().map(|request| self.writer.weigh(request))).await?;
         Ok(Some(trip.verdict(&weighed.iter().map(Likelihood::mean).collect::<Vec<_>>())))
+    }
+
+    /// The likeliest question of this model for an answer that stands in a sentence of the spec's source; `None`
+    /// where no one sentence has it.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub async fn question_for(&self, spec: QuizSpec, answer: &str) -> Result<Option<String>, GenerateError> {
+        let plan = self.plan(spec).await?;
+        let Some(request) = plan.request_for(answer) else { return Ok(None) };
+        let (reply, _) = self.writer.write(request).await?.await?;
+        let draft = Draft::parse(ItemKind::ShortAnswer, &reply);
+        Ok(draft.ok().map(|draft| draft.question))
     }
 
     async fn plan(&self, spec: QuizSpec) -> Result<QuizPlan, GenerateError> {
@@ -341,7 +355,8 @@ impl Run {
         if self.plan.spec.exclude.iter().any(|entry| is_excluded(said(item), item.kind, entry)) {
             return Some(RejectReason::Excluded);
         }
-        let repeats = |asked: &Arc<Asked>| is_repeat(said(item), said(&asked.item));
+        let repeats =
+            |asked: &Arc<Asked>| is_repeat(said(item), said(&asked.item)) || is_same_fact(item, &asked.item);
         if self.delivered.iter().any(repeats) {
             return Some(RejectReason::Repeated);
         }

@@ -3,6 +3,7 @@
 use super::script::{Script, is_unspaced};
 use super::span::is_filler;
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
@@ -57,6 +58,44 @@ pub(crate) fn likeness(a: &str, b: &str) -> f32 {
     let shared = a.intersection(&b).count();
     let all = a.len() + b.len() - shared;
     if all == 0 { 1.0 } else { shared as f32 / all as f32 }
+}
+
+/// What a text is compared by with many others: the hashes of what [`likeness`] counts, sorted.
+pub(crate) struct Pieces {
+    hashes: Vec<u64>,
+    unspaced: bool,
+}
+
+pub(crate) fn pieces(text: &str) -> Pieces {
+    let unspaced = text.chars().any(is_unspaced);
+    let pieces = if unspaced { trigrams(text) } else { telling_words(text) };
+    // Of fixed keys: the same in every run.
+    let hash = |piece: &String| {
+        let mut hasher = DefaultHasher::new();
+        piece.hash(&mut hasher);
+        hasher.finish()
+    };
+    let mut hashes: Vec<u64> = pieces.iter().map(hash).collect();
+    hashes.sort_unstable();
+    Pieces { hashes, unspaced }
+}
+
+impl Pieces {
+    /// The likeness of the two texts, but for one with spaces and one without: they share nothing.
+    pub(crate) fn jaccard(&self, other: &Self) -> f32 {
+        if self.unspaced != other.unspaced {
+            return 0.0;
+        }
+        let (mut a, mut b) = (&self.hashes[..], &other.hashes[..]);
+        let mut shared = 0;
+        while let ([first_a, rest_a @ ..], [first_b, rest_b @ ..]) = (a, b) {
+            shared += usize::from(first_a == first_b);
+            a = if first_a <= first_b { rest_a } else { a };
+            b = if first_b <= first_a { rest_b } else { b };
+        }
+        let all = self.hashes.len() + other.hashes.len() - shared;
+        if all == 0 { 1.0 } else { shared as f32 / all as f32 }
+    }
 }
 
 /// "What is the capital of France?" is about *what*, *capital* and *France*.
@@ -157,6 +196,7 @@ mod tests {
     fn alike() {
         let check = |a: &str, b: &str, expected: f32| {
             assert!((likeness(a, b) - expected).abs() < 0.005, "{a} / {b}: {}", likeness(a, b));
+            assert_eq!(pieces(a).jaccard(&pieces(b)), likeness(a, b), "{a} / {b}");
         };
         check("What is the capital of France?", "what is the capital of france", 1.0);
         check("What is the capital of France?", "What is the capital of Spain?", 0.5);

@@ -1,14 +1,17 @@
 //! The scorecard proves itself: on what people asked, and on the same made worse in one way at a time,
 //! every metric must drop where it should and stay where it should.
 
-use crate::default_model::MODEL;
+use crate::default_model::{MODEL, models_dir};
 use mondai::backend::{self, OpenOptions};
+use mondai::embedding::Embedder;
 use mondai::engine::{Engine, EngineOptions};
-use mondai::eval::{Candidate, EvalSet, Metric, Passage, Reader, Reading, Scores, Seen, score};
+use mondai::eval::{
+    Candidate, EvalSet, Known, Metric, Passage, Reader, Reading, Scores, Seen, plausibility, score,
+};
 use mondai::generation::Generator;
 use mondai::metrics::Metrics;
 use mondai::quiz::ItemKind;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// A question and what it is read from.
 #[derive(Clone)]
@@ -34,7 +37,10 @@ fn means(cases: &[Case], readings: &[Reading]) -> Vec<(Metric, f64)> {
         .iter()
         .zip(readings)
         .map(|(case, reading)| {
-            let seen = Seen { context: &case.context, earlier: &earlier, known: &[] };
+            let nearest = KNOWN.nearest(&case.item.question);
+            let plausible = plausibility(&case.item, &EMBEDDER).unwrap();
+            let seen =
+                Seen { context: &case.context, earlier: &earlier, nearest: nearest.as_ref(), plausible };
             let (scores, _) = score(&case.item, reading, &seen);
             earlier.push(case.item.question.clone());
             scores
@@ -47,6 +53,16 @@ fn means(cases: &[Case], readings: &[Reading]) -> Vec<(Metric, f64)> {
     Metric::ALL.into_iter().map(mean).collect()
 }
 
+/// Questions that nobody asked about the passages.
+static KNOWN: LazyLock<Known> = LazyLock::new(|| Known::new(TRIVIA));
+const TRIVIA: [&str; 2] =
+    ["Which planet of the solar system is the largest?", "Who painted the smiling woman behind glass?"];
+
+static EMBEDDER: LazyLock<Embedder> = LazyLock::new(|| {
+    Embedder::open(&models_dir().join(Embedder::NAME))
+        .unwrap_or_else(|error| panic!("{error}: scripts/test.sh fetches what the tests need"))
+});
+
 /// The metrics that went down by more than `by`, other than the sum of all.
 fn dropped(before: &[(Metric, f64)], after: &[(Metric, f64)], by: f64) -> Vec<Metric> {
     let pairs = before.iter().zip(after).filter(|((metric, _), _)| *metric != Metric::Usable);
@@ -57,7 +73,11 @@ fn dropped(before: &[(Metric, f64)], after: &[(Metric, f64)], by: f64) -> Vec<Me
 fn perfect(cases: &[Case]) -> Vec<Reading> {
     let read = |case: &Case| match case.item.kind {
         ItemKind::ShortAnswer => Reading::Answer(case.item.answer.clone()),
-        _ => Reading::Choices { right: 4, asked: 4 },
+        ItemKind::TrueFalse => {
+            let log_odds = if case.item.answer == "true" { 1.0 } else { -1.0 };
+            Reading::Statement { log_odds, log_odds_unread: 0.0 }
+        }
+        ItemKind::MultipleChoice => Reading::Choices { right: 4, asked: 4, key: 1.0, key_unread: 0.25 },
     };
     cases.iter().map(read).collect()
 }
@@ -71,7 +91,11 @@ fn each_corruption_shows_in_its_own_metric() {
         cases.iter_mut().enumerate().for_each(|(idx, case)| corrupt(idx, case));
         let after = means(&cases, &perfect(&cases));
         assert_eq!(dropped(&before, &after, 0.1), expected, "{what}\n{before:?}\n{after:?}");
-        assert!(before[8].1 > after[8].1, "{what}: usable");
+        let usable = |means: &[(Metric, f64)]| {
+            means.iter().find(|(metric, _)| *metric == Metric::Usable).map(|(_, mean)| *mean)
+        };
+        let keeps_usable = [Metric::Plausible, Metric::Novel].map(|metric| vec![metric]);
+        assert!(usable(&before) > usable(&after) || keeps_usable.contains(&expected.to_vec()), "{what}");
     };
     let other = |idx: usize| &sound[(idx + sound.len() / 2) % sound.len()];
     check("contexts swapped", &|idx, case| case.context = other(idx).context.clone(), &[Metric::Grounded]);
@@ -97,7 +121,31 @@ fn each_corruption_shows_in_its_own_metric() {
         &|_, case| {
             case.item.distractors.iter_mut().take(1).for_each(|other| *other = case.item.answer.clone())
         },
-        &[Metric::Sound],
+        // What says the same as the key is no plausible wrong answer either.
+        &[Metric::Sound, Metric::Plausible],
+    );
+    check(
+        "wrong answers of another kind",
+        &|idx, case| {
+            let others = ["seventeen green bottles", "photosynthesis", "Ode to a Nightingale"];
+            let numbers = ["12", "1402", "7"];
+            let is_number = case.item.answer.starts_with(|c: char| c.is_numeric());
+            for (n, other) in case.item.distractors.iter_mut().enumerate() {
+                *other = (if is_number { others } else { numbers })[(idx + n) % 3].to_owned();
+            }
+        },
+        // The rule of uneven options sees it too, but is one of thirteen.
+        &[Metric::Plausible],
+    );
+    check(
+        "questions that are known",
+        &|idx, case| {
+            if idx % 3 == 0 {
+                case.item.question = format!("{} ", TRIVIA[idx % 2]);
+            }
+        },
+        // Who copies repeats itself.
+        &[Metric::Distinct, Metric::Novel],
     );
     check(
         "no question",
@@ -112,11 +160,9 @@ fn each_corruption_shows_in_its_own_metric() {
 /// The metrics that rest on a reader, with a real one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_misses_swapped_answers_and_contexts() {
-    let options = OpenOptions { slots: 4, ..OpenOptions::default() };
-    let backend = backend::open("cpu", &MODEL, &options).unwrap();
-    let engine = Engine::start(backend, EngineOptions::default(), Arc::new(Metrics::new(&MODEL.name)));
-    let reader = Reader::new(Generator::new(&MODEL, engine).unwrap());
-    let sound: Vec<Case> = cases().into_iter().step_by(2).take(10).collect();
+    let reader = reader();
+    let questions = cases().into_iter().filter(|case| case.item.kind != ItemKind::TrueFalse);
+    let sound: Vec<Case> = questions.step_by(2).take(10).collect();
     let mut swapped_answers = sound.clone();
     let mut swapped_contexts = sound.clone();
     for idx in 0..sound.len() {
@@ -125,18 +171,31 @@ async fn a_reader_misses_swapped_answers_and_contexts() {
         swapped_answers[idx].item.accepted = other.item.accepted.clone();
         swapped_contexts[idx].context = other.context.clone();
     }
-    let mut sums = Vec::new();
+    let (mut sums, mut gains) = (Vec::new(), Vec::new());
     for cases in [&sound, &swapped_answers, &swapped_contexts] {
-        let mut understood = 0.0;
+        let (mut understood, mut gain) = (0.0, 0.0);
         for case in cases {
             let mut item = case.item.clone();
             item.kind = ItemKind::ShortAnswer;
             let reading = reader.read(&item, &case.context).await.unwrap();
-            let seen = Seen { context: &case.context, earlier: &[], known: &[] };
+            let seen = Seen { context: &case.context, earlier: &[], nearest: None, plausible: None };
             understood += score(&item, &reading, &seen).0.get(Metric::RoundTrip).unwrap();
+            if case.item.kind == ItemKind::MultipleChoice {
+                let reading = reader.read(&case.item, &case.context).await.unwrap();
+                gain += score(&case.item, &reading, &seen).0.get(Metric::KnowledgeGain).unwrap();
+            }
         }
         sums.push(understood / cases.len() as f64);
+        gains.push(gain);
     }
     assert!(sums[0] > 0.2, "the default model finds some answers: {sums:?}");
     assert!(sums[1] < sums[0] / 2.0 && sums[2] < sums[0] / 2.0, "{sums:?}");
+    assert!(gains[0] > gains[1] && gains[0] > gains[2], "{gains:?}");
+}
+
+fn reader() -> Reader {
+    let options = OpenOptions { slots: 4, ..OpenOptions::default() };
+    let backend = backend::open("cpu", &MODEL, &options).unwrap();
+    let engine = Engine::start(backend, EngineOptions::default(), Arc::new(Metrics::new(&MODEL.name)));
+    Reader::new(Generator::new(&MODEL, engine).unwrap())
 }

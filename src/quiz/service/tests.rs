@@ -246,7 +246,7 @@ async fn about_the_tower(replies: &'static [(&str, &str)], request: serde_json::
 #[tokio::test(start_paused = true)]
 async fn the_best_of_the_candidates_is_kept() {
     const REPLIES: &[(&str, &str)] = &[
-        ("1889", "Who built the tower [G] in the capital?"),
+        ("1889", "What is the tower [G] of the capital called?"),
         ("Paris", "Where did he build it and his house [P]?"),
         ("Paris", "Where does the tower stand [P]?"),
     ];
@@ -424,18 +424,24 @@ impl Embed for Marks {
     }
 }
 
-/// One short answer a quiz about the tower: the n-th call writes the n-th of `replies`.
-fn service_by_meaning(replies: &'static [(&str, &str)]) -> QuizService {
+const SENTENCES: [&str; 2] = [TOWER, "Visitors first came to Paris in 1889 for it."];
+
+/// Which of the sentences, an answer and a question.
+type ReplyAbout = (usize, &'static str, &'static str);
+
+/// Short answers about the tower: the n-th call writes the n-th of `replies`.
+fn service_by_meaning(replies: &'static [ReplyAbout]) -> QuizService {
     let scripted = Scripted::new(move |_, call| {
-        let (answer, question) = replies[call.min(replies.len() - 1)];
-        Ok(json!({"evidence": TOWER, "answer": answer, "question": question}).to_string())
+        let (sentence, answer, question) = replies[call.min(replies.len() - 1)];
+        Ok(json!({"evidence": SENTENCES[sentence], "answer": answer, "question": question}).to_string())
     });
     let service = QuizService::with_writer(Arc::new(scripted), Arc::new(Metrics::new("scripted")));
     QuizService { embedder: Some(Arc::new(Marks)), ..service }
 }
 
 async fn written(service: &QuizService, more: serde_json::Value) -> (Vec<QuizItem>, QuizSummary) {
-    let mut request = json!({"source": TOWER, "kind": "short_answer", "count": 1, "seed": 1});
+    let source = SENTENCES.join(" ");
+    let mut request = json!({"source": source, "kind": "short_answer", "count": 1, "seed": 1});
     request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let mut stream = service.create(spec(request)).await.unwrap();
     let mut items = Vec::new();
@@ -448,10 +454,10 @@ async fn written(service: &QuizService, more: serde_json::Value) -> (Vec<QuizIte
     }
 }
 
-const IN_OTHER_WORDS: &[(&str, &str)] = &[
-    ("Paris", "Where does the tower stand [1 0 0]?"),
-    ("Paris", "Which capital holds that famous iron thing [0.8 0.6 0]?"),
-    ("1889", "When did workers finish all of it [0.8 0.6 0]?"),
+const IN_OTHER_WORDS: &[ReplyAbout] = &[
+    (0, "Paris", "Where does the tower stand [1 0 0]?"),
+    (1, "Paris", "Which capital holds that famous iron thing [0.8 0.6 0]?"),
+    (1, "1889", "When did workers finish all of it [0.8 0.6 0]?"),
 ];
 
 #[tokio::test(start_paused = true)]
@@ -471,16 +477,29 @@ async fn a_question_in_other_words_is_asked_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fact_is_asked_once() {
+    const REPLIES: &[ReplyAbout] = &[
+        (0, "Paris", "Where does the tower stand?"),
+        (0, "Paris", "Which capital is it that Gustave chose?"),
+    ];
+    let service = service_by_meaning(REPLIES);
+    let (_, first) = written(&service, json!({"user": "ann", "distinct": "off"})).await;
+    let (items, second) = written(&service, json!({"user": "ann", "distinct": "off"})).await;
+    assert_eq!((first.delivered, items.len()), (1, 0));
+    assert_eq!(second.rejected, BTreeMap::from([(RejectReason::AskedEarlier, ATTEMPTS)]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_excluded_is_so_in_other_words() {
     let exclude = json!({"exclude": ["In which town is it [0.95 0.1 0]?"]});
     let (items, summary) = written(&service_by_meaning(IN_OTHER_WORDS), exclude).await;
-    assert_eq!(items[0].question, IN_OTHER_WORDS[1].1);
+    assert_eq!(items[0].question, IN_OTHER_WORDS[1].2);
     assert_eq!(summary.rejected, BTreeMap::from([(RejectReason::NearDuplicate, 1)]));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_user_is_not_asked_twice() {
-    const REPLIES: &[(&str, &str)] = &[
+    const REPLIES: &[ReplyAbout] = &[
         IN_OTHER_WORDS[0],
         // Who names themselves is asked again, another is not, and who does not is forgotten.
         IN_OTHER_WORDS[0],
