@@ -41,7 +41,7 @@ pub fn open(name: &str, model: &Model, options: &OpenOptions) -> Result<Box<dyn 
 }
 
 /// What a backend is to be prepared for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct OpenOptions {
     /// Sequences that can hold a KV cache at the same time.
     pub slots: usize,

@@ -3,9 +3,9 @@
 use super::{Settings, chosen_library, neuron_environment, pull::onnxruntime};
 use crate::backend::{
     self, NEURON, OpenOptions, OrtOptions, WeightsForm,
-    neuron::{DeviceOptions, Patience},
+    neuron::{DeviceOptions, Patience, Progress},
 };
-use crate::config::{CheckSettings, ModelSettings};
+use crate::config::{CheckSettings, ModelSettings, Origin};
 use crate::embedding::{Embedder, EmbeddingError};
 use crate::engine::{Engine, EngineOptions};
 use crate::generation::Generator;
@@ -14,8 +14,9 @@ use crate::metrics::Metrics;
 use crate::model::{Model, QuizTexts};
 use crate::quiz::{PromptTemplates, QuizService};
 use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 pub(super) struct Loaded {
@@ -129,11 +130,31 @@ pub(super) fn open_options(settings: &ModelSettings) -> OpenOptions {
             programs: named(&settings.neuron_programs.value),
             models_dir: settings.models_dir.value.clone().into(),
             cores: settings.cores.value.count(),
+            // The others have four where nobody says how many, and this one as many as its programs.
+            slots: (settings.slots.origin != Origin::Default).then_some(settings.slots.value),
             patience: Patience {
                 step: Duration::from_secs(settings.stall_limit_seconds.value.max(1)),
                 ..Patience::default()
             },
+            progress: Progress::new(upload_bar()),
         },
+    }
+}
+
+/// Shows how far the weights are on their way to the cores: a bar on standard error, nothing when that is not a
+/// terminal, where log lines say when it began and ended.
+fn upload_bar() -> impl Fn(u64, u64) {
+    let bar = OnceLock::new();
+    move |done, all| {
+        let bar = bar.get_or_init(|| {
+            let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes} of {total_bytes}, {eta} left")
+                .expect("the template is valid");
+            ProgressBar::new(all).with_style(style).with_message("uploading")
+        });
+        bar.set_position(done);
+        if done == all {
+            bar.finish_and_clear();
+        }
     }
 }
 

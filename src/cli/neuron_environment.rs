@@ -16,11 +16,15 @@ use std::process::Command;
 /// Which cores a process claims. Without it, it claims every core of the machine.
 const VISIBLE_CORES: &str = "NEURON_RT_VISIBLE_CORES";
 
+/// How many physical cores are one core: one, as programs are compiled, and not two, as Trn2 and Trn3 have it by
+/// themselves.
+const LOGICAL_CORES: &str = "NEURON_LOGICAL_NC_CONFIG";
+const ONE: &str = "1";
+
 /// Seconds after which the runtime gives an execution up; the name by which `neuron-monitor` shows the process; and
-/// that a core is one physical core, as programs are compiled, and not two, as Trn2 and Trn3 have it by themselves.
-/// Each only where nobody has set it.
+/// what a core is. Each only where nobody has set it.
 const DEFAULTS: [(&str, &str); 3] =
-    [("NEURON_RT_EXEC_TIMEOUT", "30"), ("NEURON_PROCESS_TAG", "mondai"), ("NEURON_LOGICAL_NC_CONFIG", "1")];
+    [("NEURON_RT_EXEC_TIMEOUT", "30"), ("NEURON_PROCESS_TAG", "mondai"), (LOGICAL_CORES, ONE)];
 
 /// Where the cores that share a model find each other: an address of this machine, and a port that no other process
 /// of it uses for the same.
@@ -69,6 +73,11 @@ fn missing(
             cores.origin,
         ),
     }
+    if let Some(cores) = variable(LOGICAL_CORES).filter(|cores| cores != ONE) {
+        bail!(
+            "{LOGICAL_CORES} is {cores}, and programs are compiled for cores that are physical ones (--lnc=1): unset it, or make it {ONE}"
+        );
+    }
     let unset = DEFAULTS.into_iter().filter(|(name, _)| variable(name).is_none());
     missing.extend(unset.map(|(name, value)| (name, value.to_owned())));
     Ok(missing)
@@ -108,6 +117,12 @@ mod tests {
         let address = free_address().expect("a port is free");
         let (host, port) = address.split_once(':').expect("an address has a port");
         assert!(host == "127.0.0.1" && port.parse::<u16>().is_ok_and(|port| port > 0), "{address}");
+    }
+
+    #[test]
+    fn cores_that_are_two_are_refused() {
+        let error = check("0", Origin::Flag, &[(LOGICAL_CORES, "2")]).expect_err("programs are for one");
+        assert!(error.to_string().contains("is 2, and programs are compiled for"), "{error}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use mondai::backend::neuron::compile::{CompileOptions, compile};
 use mondai::backend::neuron::hlo::{Bucket, Precision};
 use mondai::backend::neuron::neuronx_cc::NeuronxCc;
 use mondai::backend::neuron::programs::ProgramOptions;
-use mondai::backend::neuron::{DeviceOptions, Target};
+use mondai::backend::neuron::{DeviceOptions, Progress, Target};
 use mondai::backend::{
     self, Backend, BackendError, Limits, Logits, NEURON, OpenOptions, Row, Slot, WeightsForm,
 };
@@ -19,7 +19,6 @@ use mondai::quiz::{QuizEvent, QuizRequest, QuizService, QuizSpec};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
-use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -372,13 +371,28 @@ fn refusal(model: &Model, options: DeviceOptions) -> String {
     let _turn = Turn::wait();
     let options = OpenOptions { device: options, ..OpenOptions::default() };
     let error = backend::open(NEURON, model, &options).map(drop).expect_err("it cannot be opened");
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
+    format!("{:#}", anyhow::Error::new(error))
+}
+
+#[test]
+fn fewer_slots_than_there_are_can_be_had_and_who_waits_is_told_how_far_the_weights_are() {
+    let model = fixture("llama");
+    let programs = Programs { slots: 2, context_len: 64, precision: Precision::F32, buckets: &["1x1x64"] };
+    let folder = programs.compile(&model, Target::Inf2);
+    drop(open(&model, folder.path(), 1));
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let progress = Progress::new({
+        let told = Arc::clone(&told);
+        move |done, all| told.lock().expect("nobody panics").push((done, all))
+    });
+    let device = DeviceOptions { slots: Some(3), progress, ..device(folder.path(), 2) };
+    let _turn = Turn::wait();
+    let backend = backend::open(NEURON, &model, &OpenOptions { device, ..OpenOptions::default() });
+    assert_eq!(backend.expect("there are four").limits().slots, 3);
+    let told = told.lock().expect("nobody panics");
+    assert!(told.is_sorted(), "{told:?}");
+    let (first, last) = (told[0], told[told.len() - 1]);
+    assert!(first.0 == 0 && last.0 == last.1 && told.iter().all(|(_, all)| *all == last.1), "{told:?}");
 }
 
 #[test]
@@ -386,7 +400,7 @@ fn what_cannot_be_opened_is_told_with_what_to_do() {
     let model = fixture("llama");
     let programs = |context_len, target| {
         let buckets = ["1x1x64"];
-        let programs = Programs { slots: 1, context_len, precision: Precision::F32, buckets: &buckets };
+        let programs = Programs { slots: 2, context_len, precision: Precision::F32, buckets: &buckets };
         programs.compile(&model, target)
     };
     let sound = programs(64, Target::Inf2);
@@ -400,6 +414,8 @@ fn what_cannot_be_opened_is_told_with_what_to_do() {
         DeviceOptions { programs: None, models_dir: models_dir.path().into(), ..device(sound.path(), 1) };
     check(nothing, &["the model llama is not compiled", "mondai compile --model llama --target inf2"]);
     check(device(sound.path(), 3), &["3 cores are asked for", "may use 2", "--cores"]);
+    let slots = |slots| DeviceOptions { slots: Some(slots), ..device(sound.path(), 2) };
+    check(slots(5), &["5 slots are asked for", "have 4, on 2 replicas", "mondai compile --slots 3"]);
     let for_trn2 = programs(64, Target::Trn2);
     check(device(for_trn2.path(), 1), &["compiled for trn2", "this is inf2", "mondai compile --target inf2"]);
     let short = programs(128, Target::Inf2);

@@ -7,7 +7,7 @@
 
 use super::artifact::{Artifact, default_folder, ranks_of};
 use super::core::{CoreError, Job, StepBuffer};
-use super::hlo::{ArrayShape, InputSource};
+use super::hlo::{ArrayShape, Input, InputSource};
 use super::layout::CacheLayout;
 use super::nrt::Rank;
 use super::replica::Replica;
@@ -18,6 +18,7 @@ use super::worker::Setup;
 use crate::backend::{Backend, BackendError, Limits, Logits, OpenOptions, Row, Slot, rules};
 use crate::model::Model;
 use std::error::Error;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 pub(crate) const NAME: &str = "neuron";
 
 /// What only this backend asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct DeviceOptions {
     /// The Neuron runtime library; none: where its package puts it.
     pub library: Option<PathBuf>,
@@ -34,7 +35,33 @@ pub struct DeviceOptions {
     pub models_dir: PathBuf,
     /// How many cores to use, of those that the process may.
     pub cores: usize,
+    /// At most as many as the programs have, of all replicas together; none: as many. The backend's own, since
+    /// slots are compiled in.
+    pub slots: Option<usize>,
     pub patience: Patience,
+    pub progress: Progress,
+}
+
+/// Is told how many bytes of the weights each core has, and of how many, by the thread that opens the backend.
+#[derive(Clone, Default)]
+pub struct Progress(Option<Arc<dyn Fn(u64, u64) + Send + Sync>>);
+
+impl Progress {
+    pub fn new(tell: impl Fn(u64, u64) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(tell)))
+    }
+
+    fn tell(&self, done: usize, all: usize) {
+        if let Some(tell) = &self.0 {
+            tell(done as u64, all as u64);
+        }
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Progress(..)" } else { "Progress" })
+    }
 }
 
 /// How long a core may take before it is taken to hang.
@@ -64,7 +91,9 @@ impl Default for DeviceOptions {
             programs: None,
             models_dir: "models".into(),
             cores: 1,
+            slots: None,
             patience: Patience::default(),
+            progress: Progress::default(),
         }
     }
 }
@@ -110,18 +139,14 @@ impl NeuronBackend {
         if !cores.is_multiple_of(ranks) {
             return Err(OtherCores { folder, asked: cores, ranks }.into());
         }
-        let asked = OpenOptions { slots: plan.slots * (cores / ranks), ..options.clone() };
-        if ![asked.slots, OpenOptions::default().slots].contains(&options.slots) {
-            tracing::warn!(
-                asked = options.slots,
-                compiled = asked.slots,
-                "the programs have slots of their own"
-            );
+        let (replicas, compiled) = (cores / ranks, plan.slots * (cores / ranks));
+        let slots = device.slots.unwrap_or(compiled);
+        if slots > compiled {
+            let compile = slots.div_ceil(replicas);
+            return Err(OtherSlots { folder, asked: slots, compiled, replicas, compile }.into());
         }
-        let asked = match options.context_len {
-            0 => OpenOptions { context_len: plan.context, ..asked },
-            _ => asked,
-        };
+        let context_len = if options.context_len == 0 { plan.context } else { options.context_len };
+        let asked = OpenOptions { slots, context_len, ..options.clone() };
         let mut limits = rules::limits(NAME, model, &asked)?;
         if limits.context_len > plan.context {
             return Err(OtherContext { folder, asked: limits.context_len, compiled: plan.context }.into());
@@ -145,21 +170,39 @@ impl NeuronBackend {
             vocab_size: limits.vocab_size,
             programs: Arc::clone(&programs),
         };
-        let mut replicas = Vec::with_capacity(cores / ranks);
+        let mut replicas = Vec::with_capacity(replicas);
         for first in (0..cores).step_by(ranks) {
             let replica = Replica::open((first..first + ranks).map(setup), plan.slots, device.patience)?;
             limits.simulated |= replica.simulated;
             replicas.push(replica);
         }
         let mut backend = Self { held: vec![0; limits.slots], limits, replicas, prefix: Vec::new() };
-        for input in inputs {
-            if let Some(constant) = Constant::of(model, plan, input) {
-                tracing::debug!(name = input.name, "a weight goes to every core");
-                backend.upload(&input.name, &constant, ranks)?;
-            }
-        }
+        let constants = inputs.iter().filter_map(|input| Constant::of(model, plan, input));
+        let is_constant = |input: &&Input| !input.source.is_of_step() && input.source != InputSource::Cache;
+        let bytes = inputs.iter().filter(is_constant).map(|input| input.shape.bytes()).sum();
+        backend.upload_all(constants, bytes, ranks, &device.progress)?;
         backend.load(ranks)?;
         Ok(backend)
+    }
+
+    /// Gives every core the constants, which have so many bytes on each.
+    fn upload_all<'a>(
+        &mut self,
+        constants: impl Iterator<Item = Constant<'a>>,
+        bytes: usize,
+        ranks: usize,
+        progress: &Progress,
+    ) -> Result<(), CoreError> {
+        let (began, mut done) = (Instant::now(), 0);
+        tracing::info!(cores = self.replicas.len() * ranks, bytes, "each core gets the weights");
+        for constant in constants {
+            progress.tell(done, bytes);
+            self.upload(&constant.input.name, &constant, ranks)?;
+            done += constant.input.shape.bytes();
+        }
+        progress.tell(done, bytes);
+        tracing::info!(seconds = began.elapsed().as_secs_f64(), "each core has the weights");
+        Ok(())
     }
 
     /// Gives every core its part of a constant.
@@ -338,6 +381,19 @@ struct OtherContext {
     folder: PathBuf,
     asked: usize,
     compiled: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{asked} slots are asked for, and the programs in {folder} have {compiled}, on {replicas} replicas of the model; leave --slots out, or run `mondai compile --slots {compile}`"
+)]
+struct OtherSlots {
+    folder: PathBuf,
+    asked: usize,
+    compiled: usize,
+    replicas: usize,
+    /// Of each replica.
+    compile: usize,
 }
 
 #[derive(Debug, thiserror::Error)]

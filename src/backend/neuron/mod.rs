@@ -31,5 +31,5 @@ mod target;
 mod values;
 mod worker;
 
-pub use device::{DeviceOptions, Patience, ranks};
+pub use device::{DeviceOptions, Patience, Progress, ranks};
 pub use target::{LNC, Target, UnknownTarget};

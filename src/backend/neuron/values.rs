@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 /// An input that stays the same from step to step, of all ranks.
 pub(super) struct Constant<'a> {
-    input: &'a Input,
+    pub(super) input: &'a Input,
     values: Vec<f32>,
     /// The dimension that ranks have parts of, and the shape of the whole.
     split: Option<(usize, Vec<usize>)>,

@@ -9,7 +9,7 @@ use crate::model::{Graph, Node, NodeId, Part, WeightId};
 /// A count of a model that is not a multiple of the number of ranks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{ranks} cores cannot share the model: it has {count} {what}, which do not go into {ranks} equal parts; choose another --tensor-parallel"
+    "{ranks} cores cannot share the model: it has {count} {what}, which do not go into {ranks} equal parts; choose another --tensor-parallel, or leave it out: each core then has a replica of the model"
 )]
 pub struct Indivisible {
     pub ranks: usize,
