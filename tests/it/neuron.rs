@@ -163,7 +163,13 @@ fn greedy(backend: &mut dyn Backend, prompts: &[&[u32]], steps: usize) -> Vec<Ve
     let mut seen = vec![Vec::new(); prompts.len()];
     for (slot, prompt) in prompts.iter().enumerate() {
         for (idx, chunk) in prompt.chunks(200).enumerate() {
-            let row = Row { slot: Slot(slot), start: idx * 200, tokens: chunk, logits_from: chunk.len() - 1 };
+            let row = Row {
+                slot: Slot(slot),
+                start: idx * 200,
+                tokens: chunk,
+                logits_from: chunk.len() - 1,
+                draw: None,
+            };
             backend.extend(&[row], &mut logits).expect("the prompt runs");
         }
         seen[slot].push(logits.row(0).to_vec());
@@ -178,6 +184,7 @@ fn greedy(backend: &mut dyn Backend, prompts: &[&[u32]], steps: usize) -> Vec<Ve
                 start: prompts[slot].len() + step,
                 tokens: token,
                 logits_from: 0,
+                draw: None,
             })
             .collect();
         backend.extend(&rows, &mut logits).expect("the step runs");
@@ -298,7 +305,7 @@ fn in_bf16_logits_are_near_the_references_and_best_tokens_mostly_the_same() {
         let mut device = open(&model, folder.path(), 1);
         let vocab_size = model.graph.vocab_size() as u32;
         let tokens: Vec<u32> = (0..96).map(|idx| (idx * 37 + 11) % vocab_size).collect();
-        let rows = [Row { slot: Slot(1), start: 0, tokens: &tokens, logits_from: 0 }];
+        let rows = [Row { slot: Slot(1), start: 0, tokens: &tokens, logits_from: 0, draw: None }];
         let mut logits = [Logits::new(vocab_size as usize), Logits::new(vocab_size as usize)];
         reference.extend(&rows, &mut logits[0]).expect("the reference runs");
         device.extend(&rows, &mut logits[1]).expect("the device runs");

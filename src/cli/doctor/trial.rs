@@ -30,7 +30,7 @@ impl Subject {
     /// Writes tokens to a slot; the time it took. The last one's logits are had.
     fn write(&mut self, slot: usize, start: usize, tokens: &[TokenId]) -> Result<Duration> {
         let began = Instant::now();
-        let row = Row { slot: Slot(slot), start, tokens, logits_from: tokens.len() - 1 };
+        let row = Row { slot: Slot(slot), start, tokens, logits_from: tokens.len() - 1, draw: None };
         self.backend.extend(&[row], &mut self.logits)?;
         Ok(began.elapsed())
     }
