@@ -47,6 +47,7 @@ pub(crate) struct Runtime {
     violations: Vec<String>,
     violation_count: u64,
     executions: Executions,
+    pub(crate) transfers: Transfers,
     unchecked_indices: Vec<String>,
     meetings: Vec<Meeting>,
     executions_begun: u64,
@@ -96,6 +97,13 @@ struct Executions {
     inputs_copied: u64,
     in_place: u64,
     copied_back: u64,
+}
+
+/// Bytes that the caller has moved between its memory and tensors.
+#[derive(Default)]
+pub(crate) struct Transfers {
+    pub(crate) read: u64,
+    pub(crate) written: u64,
 }
 
 static RUNTIME: LazyLock<Mutex<Runtime>> = LazyLock::new(Mutex::default);
@@ -392,6 +400,7 @@ impl Runtime {
                 "outputs_in_place": in_place,
                 "outputs_copied_back": copied_back,
             },
+            "transfers": { "bytes_read": self.transfers.read, "bytes_written": self.transfers.written },
             "ranks_waiting_to_load": self.meetings.iter().map(|meeting| meeting.arrived.len()).sum::<usize>(),
             "unchecked_indices": self.unchecked_indices,
             "violation_count": self.violation_count,

@@ -138,8 +138,9 @@ unsafe extern "C" fn nrt_tensor_read(
 ) -> Status {
     const NAME: &str = "nrt_tensor_read";
     call(NAME, |guard| {
-        let (_guard, from) = range(NAME, guard, tensor, offset, size)?;
+        let (mut guard, from) = range(NAME, guard, tensor, offset, size)?;
         check(!buffer.is_null(), NAME, Status::INVALID, "no buffer")?;
+        guard.transfers.read += size as u64;
         // SAFETY: the range is the tensor's, whose memory is not the caller's; the rest is the caller's promise.
         unsafe { ptr::copy_nonoverlapping(from, buffer.cast(), size) };
         Ok(())
@@ -157,8 +158,9 @@ unsafe extern "C" fn nrt_tensor_write(
 ) -> Status {
     const NAME: &str = "nrt_tensor_write";
     call(NAME, |guard| {
-        let (_guard, to) = range(NAME, guard, tensor, offset, size)?;
+        let (mut guard, to) = range(NAME, guard, tensor, offset, size)?;
         check(!buffer.is_null(), NAME, Status::INVALID, "no buffer")?;
+        guard.transfers.written += size as u64;
         // SAFETY: as for reading.
         unsafe { ptr::copy_nonoverlapping(buffer.cast(), to, size) };
         Ok(())
