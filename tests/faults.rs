@@ -7,7 +7,7 @@
 
 use libloading::os::unix::{Library, Symbol};
 use mondai::backend::neuron::compile::{CompileOptions, compile};
-use mondai::backend::neuron::hlo::Precision;
+use mondai::backend::neuron::hlo::{Precision, Sampling, Variant};
 use mondai::backend::neuron::neuronx_cc::NeuronxCc;
 use mondai::backend::neuron::programs::ProgramOptions;
 use mondai::backend::neuron::{DeviceOptions, Patience, Target};
@@ -149,8 +149,8 @@ impl Subject {
         let model = Model::open(path.to_str().expect("it is UTF-8"), root).expect("the fixture is sound");
         let folder = tempfile::tempdir().expect("a folder can be made");
         let buckets = vec!["1x1x64".parse().expect("it is a bucket")];
-        let programs =
-            ProgramOptions { slots: 2, context_len: 64, buckets, precision: Precision::F32, ranks: 1 };
+        let variant = Variant { precision: Precision::F32, ranks: 1, sampling: Sampling::Host };
+        let programs = ProgramOptions { slots: 2, context_len: 64, buckets, variant };
         let compiler =
             NeuronxCc::find(Some((&built("neuronx-cc"), "the test".to_owned()))).expect("it is there");
         let options = CompileOptions { programs, target: Target::Inf2, jobs: 1 };

@@ -1,8 +1,9 @@
 //! What every backend promises, stamped once for each.
 
 use crate::models::ort_options;
+use mondai::backend::neuron::hlo::Sampling;
 use mondai::backend::scripted::ScriptedBackend;
-use mondai::backend::{self, Backend, BackendError, Logits, OpenOptions, Row, Slot, WeightsForm};
+use mondai::backend::{self, Backend, BackendError, Draw, Logits, OpenOptions, Row, Slot, WeightsForm};
 use mondai::model::Model;
 use std::path::Path;
 
@@ -25,6 +26,7 @@ macro_rules! contract {
             a_repeated_step_gives_the_same
             logits_come_for_the_positions_asked_for
             the_context_can_be_filled_and_no_more
+            a_token_is_drawn_from_its_rows_logits_or_the_row_is_refused
             illegal_rows_are_errors_and_change_nothing
             illegal_copies_are_errors
         ]);
@@ -54,9 +56,13 @@ contract!(ort_bf16, super::open("ort", "qwen2", super::WeightsForm::Stored), tol
 contract!(ort_stored, super::open("ort", "gguf-Q4_1.gguf", super::WeightsForm::Stored), tolerance = 0.0);
 
 // On XLA, where programs of other shapes may sum in other orders.
-contract!(neuron_f32, crate::neuron::contract_subject(1, 1), tolerance = 1e-4);
-contract!(neuron_two_cores, crate::neuron::contract_subject(2, 1), tolerance = 1e-4);
-contract!(neuron_two_ranks, crate::neuron::contract_subject(1, 2), tolerance = 1e-4);
+contract!(
+    neuron_that_draws,
+    crate::neuron::contract_subject(1, 1, super::Sampling::Device),
+    tolerance = 1e-4
+);
+contract!(neuron_two_cores, crate::neuron::contract_subject(2, 1, super::Sampling::Host), tolerance = 1e-4);
+contract!(neuron_two_ranks, crate::neuron::contract_subject(1, 2, super::Sampling::Host), tolerance = 1e-4);
 
 fn scripted() -> Box<dyn Backend> {
     Box::new(ScriptedBackend::new(ScriptedBackend::small_limits()))
@@ -279,6 +285,57 @@ fn logits_come_for_the_positions_asked_for(mut subject: Subject) {
             Row { slot: Slot(1), start: 0, tokens: &tokens, logits_from: second, draw: None },
         ]);
         subject.assert_all_same(&some, &[&all[first..], &all[second..]].concat());
+    }
+}
+
+/// Of a backend that draws, rows of any length beside each other, with a mask or without, with their logits or not.
+fn a_token_is_drawn_from_its_rows_logits_or_the_row_is_refused(mut subject: Subject) {
+    let plain = Draw { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, uniform: 0.5, allowed: None };
+    let limits = subject.backend.limits().clone();
+    let odd = vec![0xaaaa_aaaa; limits.vocab_size.div_ceil(32)];
+    let texts: Vec<_> = [1, 5, 1, 12].map(|len| subject.tokens(len, len as usize)).into();
+    let draws = [
+        None,
+        Some(plain),
+        Some(Draw { allowed: Some(&odd), ..plain }),
+        Some(Draw { allowed: Some(&odd), ..plain }),
+    ];
+    let rows = texts.iter().zip(draws).take(limits.slots).enumerate().map(|(slot, (text, draw))| Row {
+        slot: Slot(slot),
+        start: 0,
+        tokens: text,
+        logits_from: text.len() - 1,
+        draw,
+    });
+    let rows: Vec<_> = rows.collect();
+    if !limits.draws {
+        return subject.assert_step_error(&rows);
+    }
+    let logits = subject.extend(&rows);
+    let expected: Vec<u32> = rows
+        .iter()
+        .zip(logits)
+        .filter_map(|(row, mut logits)| {
+            if row.draw?.allowed.is_some() {
+                logits.iter_mut().step_by(2).for_each(|logit| *logit = f32::NEG_INFINITY);
+            }
+            Some(greedy(&logits))
+        })
+        .collect();
+    let drawn =
+        |subject: &Subject| subject.logits.drawn().iter().map(|drawn| drawn.token).collect::<Vec<_>>();
+    assert_eq!(drawn(&subject), expected);
+
+    let rows: Vec<_> = rows.iter().map(|row| Row { logits_from: row.tokens.len(), ..*row }).collect();
+    assert!(subject.extend(&rows).is_empty());
+    assert_eq!(drawn(&subject), expected);
+}
+
+#[test]
+fn tokens_are_drawn_by_the_core_that_has_their_rows() {
+    for (replicas, ranks) in [(2, 1), (1, 2)] {
+        let backend = crate::neuron::contract_subject(replicas, ranks, Sampling::Device);
+        a_token_is_drawn_from_its_rows_logits_or_the_row_is_refused(Subject::new(backend, 1e-4));
     }
 }
 
