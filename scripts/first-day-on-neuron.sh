@@ -55,6 +55,8 @@ try "headers, members and sizes of what came out" inspect_all
 try "names, aliases in place and accuracy: two layers, f32" trial_tiny f32
 try "two layers, bf16" compile_tiny bf16 bf16 --context-len 128
 try "accuracy: two layers, bf16" trial_tiny bf16
+try "two layers, f32, that draw tokens" compile_tiny draws f32 --bucket 2x1x128 --bucket 2x8x128 --context-len 128 --sampling device
+try "tokens drawn, two layers" trial_tiny draws
 try "the model" "$mondai" compile --model "$model" --target "$target"
 try "a second run compiles nothing" "$mondai" compile --model "$model" --target "$target"
 try "accuracy and speed: the model" "$mondai" doctor neuron --trial --model "$model" --cores "$cores"

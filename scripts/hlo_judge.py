@@ -10,7 +10,8 @@ the model's weights. Nothing of mondai runs here, and steps are padded by what t
 
 In f32, logits must be within a tolerance of transformers', and greedy tokens equal: each prompt alone, and all of
 them beside each other. In bf16, logits must be within a tolerance of the f32 ones along the golden tokens, and
-most best tokens the same. In both, a step must change the cache where it says it does, in place, and nowhere else.
+most best tokens the same. In both, a step must change the cache where it says it does, in place, and nowhere else;
+and where programs draw tokens (--sampling device), a greedy one must be that of the program's own logits.
 
 Says how far off the farthest logit was; the last line is OK.
 """
@@ -120,6 +121,16 @@ class Device:
             positions[first : first + len(row)] = range(start, start + len(row))
             slots[first : first + len(row)] = slot
         step = {"tokens": tokens, "positions": positions, "slots": slots, "selected": np.array([selected or 0], np.int32)}
+        shapes = {entry["is"]: entry["shape"] for entry in program.about["inputs"]}
+        draws = "draw" in shapes
+        if draws:
+            # After each row's last token, any token, greedily: 1 / temperature, log min-p, top-k, top-p, uniform.
+            ends = [first + len(row) - 1 for first, (_, _, row) in zip(firsts, rows)]
+            after = np.zeros(program.slots, np.int32)
+            after[[end // program.width for end in ends]] = ends
+            step["drawn after"] = after
+            step["allowed"] = np.full(shapes["allowed"], -1, np.int32)
+            step["draw"] = np.tile(np.array([1, 0, 2**24, 2, 0], np.float32), (program.slots, 1))
         inputs = [
             self.caches[entry["name"]] if entry["is"] == "cache"
             else self.put(step[entry["is"]]) if entry["is"] in step
@@ -132,9 +143,21 @@ class Device:
             if entry["replaces"]:
                 self.caches[entry["replaces"]] = result
         logits = np.asarray(results[0])
+        if draws:
+            for end in ends:
+                line, of_row = (0, 0) if program.about["family"] == "prefill" else (end, end // program.width)
+                self.check_draw(logits[line], np.asarray(results[1])[of_row])
         if program.about["family"] == "prefill":
             return [logits]
         return [logits[first : first + len(row)] for first, (_, _, row) in zip(firsts, rows)]
+
+    @staticmethod
+    def check_draw(logits, drawn):
+        token, log_probability = int(drawn[0]), float(drawn[1])
+        assert token == logits.argmax(), f"token {token} is drawn greedily, and {logits.argmax()} is the best"
+        exact = logits.astype(np.float64)
+        exact = exact[token] - np.log(np.exp(exact).sum())
+        assert abs(log_probability - exact) < 1e-4, f"a log-probability is {log_probability}, and should be {exact}"
 
     def prefill(self, slot, prompt, position):
         return self.run([(slot, 0, prompt)], selected=position, program=self.smallest([(slot, 0, prompt)], "prefill"))[0][0]

@@ -7,7 +7,7 @@
 
 use libloading::os::unix::{Library, Symbol};
 use mondai::backend::neuron::compile::{CompileOptions, compile};
-use mondai::backend::neuron::hlo::Precision;
+use mondai::backend::neuron::hlo::{Precision, Sampling, Variant};
 use mondai::backend::neuron::neuronx_cc::NeuronxCc;
 use mondai::backend::neuron::programs::ProgramOptions;
 use mondai::backend::neuron::{DeviceOptions, Patience, Target};
@@ -172,8 +172,8 @@ impl Subject {
         let model = Model::open(path.to_str().expect("it is UTF-8"), root).expect("the fixture is sound");
         let folder = tempfile::tempdir().expect("a folder can be made");
         let buckets = vec!["1x1x64".parse().expect("it is a bucket")];
-        let programs =
-            ProgramOptions { slots: 2, context_len: 64, buckets, precision: Precision::F32, ranks: 1 };
+        let variant = Variant { precision: Precision::F32, ranks: 1, sampling: Sampling::Host };
+        let programs = ProgramOptions { slots: 2, context_len: 64, buckets, variant };
         let compiler =
             NeuronxCc::find(Some((&built("neuronx-cc"), "the test".to_owned()))).expect("it is there");
         let options = CompileOptions { programs, target: Target::Inf2, jobs: 1 };
@@ -443,7 +443,7 @@ fn what_a_prefix_takes_on_its_way(subject: &Subject) {
     subject.cores.set(2);
     let mut backend = subject.open().expect("nothing is wrong");
     let tokens: Vec<u32> = (0..LEN as u32).collect();
-    let row = Row { slot: Slot(0), start: 0, tokens: &tokens, logits_from: LEN };
+    let row = Row { slot: Slot(0), start: 0, tokens: &tokens, logits_from: LEN, draw: None };
     let mut logits = Logits::new(backend.limits().vocab_size);
     backend.extend(&[row], &mut logits).expect("nothing is wrong");
     let mut moved = |to: usize| {

@@ -5,7 +5,7 @@
 #![allow(unsafe_code)] // the environment is set
 
 use mondai::backend::neuron::compile::{CompileError, CompileOptions, compile};
-use mondai::backend::neuron::hlo::Precision;
+use mondai::backend::neuron::hlo::{Precision, Sampling, Variant};
 use mondai::backend::neuron::neuronx_cc::NeuronxCc;
 use mondai::backend::neuron::programs::ProgramOptions;
 use mondai::backend::neuron::{DeviceOptions, Target};
@@ -34,7 +34,8 @@ fn llama() -> Model {
 fn try_compile(ranks: usize, bucket: &str) -> Result<TempDir, CompileError> {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let buckets = vec![bucket.parse().expect("it is a bucket")];
-    let programs = ProgramOptions { slots: 2, context_len: 64, buckets, precision: Precision::F32, ranks };
+    let variant = Variant { precision: Precision::F32, ranks, sampling: Sampling::Host };
+    let programs = ProgramOptions { slots: 2, context_len: 64, buckets, variant };
     let compiler = built("neuronx-cc");
     let compiler = NeuronxCc::find(Some((&compiler, "the test".to_owned()))).expect("it is there");
     let options = CompileOptions { programs, target: Target::Inf2, jobs: 1 };
@@ -61,7 +62,7 @@ fn extend(backend: &mut dyn Backend, rows: &[(usize, usize, &[u32])]) -> Result<
     let mut logits = Logits::new(backend.limits().vocab_size);
     let rows = rows.iter().map(|&(slot, start, tokens)| {
         let logits_from = tokens.len() - 1;
-        Row { slot: Slot(slot), start, tokens, logits_from }
+        Row { slot: Slot(slot), start, tokens, logits_from, draw: None }
     });
     let rows: Vec<Row<'_>> = rows.collect();
     backend.extend(&rows, &mut logits)?;

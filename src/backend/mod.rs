@@ -1,7 +1,8 @@
 //! Runs one model on one device, a step at a time.
 //!
-//! Below this line there is no queue, no sampling, no async and no lock: token ids and positions go
-//! in, logits come out, and the call blocks until they are there. May use `model`.
+//! Below this line there is no queue, no async and no lock: token ids and positions go in, logits come out, and the
+//! call blocks until they are there. May use `model`. No sampling either, but for a device that can draw a token where
+//! its logits are, so that they need not be fetched: that is asked for row by row, and is what the host would do.
 //!
 //! A backend asked for by name opens or fails; it never falls back to another.
 
@@ -87,7 +88,8 @@ pub trait Backend: Send {
     fn limits(&self) -> &Limits;
 
     /// Runs one step: for each row, keeps the first `start` positions of its slot, writes `tokens`
-    /// after them, and puts the logits of the positions asked for into `logits`, row by row.
+    /// after them, and puts the logits of the positions asked for into `logits`, row by row, and the
+    /// tokens to be drawn.
     ///
     /// Everything past the written tokens in the slot is forgotten, so a step that failed may be
     /// repeated, and a shorter `start` takes tokens back. A slot appears in at most one row. What a
@@ -97,7 +99,7 @@ pub trait Backend: Send {
     /// [`BackendError::DeviceLost`]: the backend must be reopened. [`BackendError::SlotsLost`]: some slots must not
     /// be used again. [`BackendError::Step`]: it failed, or
     /// a row breaks these rules or the [`Limits`] (no such slot, a `start` past what the slot holds, no
-    /// tokens, too many); the positions before each row's `start` are as they were.
+    /// tokens, too many, a draw where there are none); the positions before each row's `start` are as they were.
     fn extend(&mut self, rows: &[Row<'_>], logits: &mut Logits) -> Result<(), BackendError>;
 
     /// Tokens that the last step ran beside its rows' own, since a program's shape is fixed.
@@ -131,6 +133,8 @@ pub struct Limits {
     pub max_step_rows: usize,
     /// Tokens one step may have, over all its rows.
     pub max_step_tokens: usize,
+    /// Rows may have a [`Draw`].
+    pub draws: bool,
 }
 
 /// A sequence's fixed place in the KV cache, `0..limits.slots`.
@@ -138,7 +142,7 @@ pub struct Limits {
 pub struct Slot(pub usize);
 
 /// One sequence's part in a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Row<'a> {
     pub slot: Slot,
     /// Positions of the slot that are kept.
@@ -147,25 +151,66 @@ pub struct Row<'a> {
     pub tokens: &'a [TokenId],
     /// Logits are wanted for `tokens[logits_from..]`; `tokens.len()` asks for none.
     pub logits_from: usize,
+    /// A token is to be drawn from the logits of the last one, which need not be among those wanted.
+    pub draw: Option<Draw<'a>>,
 }
 
-/// The logits of one step, kept between steps so that no step allocates.
+/// How a backend draws a token: as `sampling` does with these numbers, up to what rounding moves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Draw<'a> {
+    /// 0 is greedy: the likeliest token, of several the lowest, whatever the other numbers are.
+    pub temperature: f32,
+    /// 0 keeps every token.
+    pub top_k: usize,
+    pub top_p: f32,
+    pub min_p: f32,
+    /// From 0 to below 1: the share of all weight, in order of ids, at which the token stands.
+    pub uniform: f64,
+    /// The tokens that may be drawn, a bit each in words of 32, lowest first; `None`: any.
+    pub allowed: Option<&'a [u32]>,
+}
+
+/// A token that a backend drew.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Drawn {
+    pub token: TokenId,
+    /// After the softmax of the logits as the model gave them.
+    pub logprob: f32,
+}
+
+/// What one step yields, kept between steps so that no step allocates: its logits, and the tokens drawn.
 ///
 /// Shape `[len, vocab_size]`, `f32`, row-major.
 #[derive(Debug)]
 pub struct Logits {
     vocab_size: usize,
     data: Vec<f32>,
+    drawn: Vec<Drawn>,
 }
 
 impl Logits {
     pub fn new(vocab_size: usize) -> Self {
-        Self { vocab_size, data: Vec::new() }
+        Self { vocab_size, data: Vec::new(), drawn: Vec::new() }
     }
 
-    /// Makes room for `len` rows; their content is unspecified until written.
+    /// Makes room for `len` rows, and none for tokens drawn; the rows' content is unspecified until written.
     pub fn resize(&mut self, len: usize) {
         self.data.resize(len * self.vocab_size, 0.0);
+        self.drawn.clear();
+    }
+
+    /// Makes room for so many tokens drawn.
+    pub fn resize_drawn(&mut self, len: usize) {
+        self.drawn.resize(len, Drawn { token: 0, logprob: f32::NAN });
+    }
+
+    /// One of each row that asked for it, in their order.
+    pub fn drawn(&self) -> &[Drawn] {
+        &self.drawn
+    }
+
+    pub fn drawn_mut(&mut self) -> &mut [Drawn] {
+        &mut self.drawn
     }
 
     pub fn len(&self) -> usize {

@@ -38,6 +38,7 @@ pub(super) fn limits(
         vocab_size: model.graph.vocab_size(),
         max_step_rows: options.slots,
         max_step_tokens: options.max_step_tokens,
+        draws: false,
     })
 }
 
@@ -58,6 +59,8 @@ pub(super) enum BrokenRule {
     Empty { slot: Slot },
     #[error("the row of {slot:?} asks for logits from token {from} of {len}")]
     LogitsFrom { slot: Slot, from: usize, len: usize },
+    #[error("the row of {slot:?} asks for a token, and this backend draws none")]
+    NoDraws { slot: Slot },
     #[error("{slot:?} would hold {asked} positions ({limit} are allowed)")]
     PastContext { slot: Slot, asked: usize, limit: usize },
     #[error("token {token} is not in the vocabulary of {vocab_size}")]
@@ -83,13 +86,16 @@ pub(super) fn check_rows(limits: &Limits, held: &[usize], rows: &[Row<'_>]) -> R
 }
 
 fn check_row(limits: &Limits, held: &[usize], row: &Row<'_>) -> Result<(), BrokenRule> {
-    let &Row { slot, start, tokens, logits_from } = row;
+    let &Row { slot, start, tokens, logits_from, draw } = row;
     check_held(limits, held, slot, start)?;
     if tokens.is_empty() {
         return Err(BrokenRule::Empty { slot });
     }
     if logits_from > tokens.len() {
         return Err(BrokenRule::LogitsFrom { slot, from: logits_from, len: tokens.len() });
+    }
+    if draw.is_some() && !limits.draws {
+        return Err(BrokenRule::NoDraws { slot });
     }
     let asked = start + tokens.len();
     if asked > limits.context_len {

@@ -94,6 +94,7 @@ impl ScriptedBackend {
             vocab_size: 64,
             max_step_rows: 4,
             max_step_tokens: 64,
+            draws: false,
         }
     }
 

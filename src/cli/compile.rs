@@ -11,7 +11,7 @@ use crate::backend::neuron::{
     artifact::default_folder,
     compile::{CompileOptions, compile},
     emit::emit,
-    hlo::{Bucket, Precision},
+    hlo::{Bucket, Precision, Sampling, Variant},
     neuronx_cc::NeuronxCc,
     programs::{ProgramOptions, ProgramSet},
 };
@@ -76,6 +76,10 @@ pub(super) struct Compile {
     /// feed-forward width, and their results are added up
     #[arg(long, value_name = "CORES", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     tensor_parallel: u16,
+    /// Who chooses the next token: the host, from logits that it reads, or the device itself, so that a few bytes are
+    /// read; requests that want more than it can do are left to the host all the same
+    #[arg(long, value_enum, default_value_t = SamplingFlag::Host)]
+    sampling: SamplingFlag,
     /// With --emit-only, write the weights too, as a device would get them: for scripts/hlo_judge.py
     #[arg(long, requires = "emit_only", conflicts_with = "tensor_parallel")]
     with_weights: bool,
@@ -118,6 +122,12 @@ enum PrecisionFlag {
     F32,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SamplingFlag {
+    Host,
+    Device,
+}
+
 impl Compile {
     /// # Errors
     /// The model cannot be opened, the compiler not be found, or a program not be compiled or written.
@@ -150,11 +160,17 @@ impl Compile {
             slots: settings.slots.value,
             context_len: settings.context_len.value,
             buckets: self.buckets,
-            precision: match self.precision {
-                PrecisionFlag::Bf16 => Precision::Bf16,
-                PrecisionFlag::F32 => Precision::F32,
+            variant: Variant {
+                precision: match self.precision {
+                    PrecisionFlag::Bf16 => Precision::Bf16,
+                    PrecisionFlag::F32 => Precision::F32,
+                },
+                ranks: self.tensor_parallel.into(),
+                sampling: match self.sampling {
+                    SamplingFlag::Host => Sampling::Host,
+                    SamplingFlag::Device => Sampling::Device,
+                },
             },
-            ranks: self.tensor_parallel.into(),
         };
         let model = open_model(&settings)?;
         match (target, self.output) {

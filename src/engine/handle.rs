@@ -21,7 +21,7 @@ pub struct EngineOptions {
     /// own limit holds too.
     pub max_step_tokens: usize,
     /// Tokens of one reply that one step may guess ahead, to be thrown away unless they are chosen; 0: none.
-    /// What a reply says does not depend on it.
+    /// What a reply says does not depend on it. A backend that draws tokens itself has none.
     pub max_draft_tokens: usize,
     /// A step that takes longer than this counts as stalled.
     pub stall_limit: Duration,

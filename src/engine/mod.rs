@@ -5,6 +5,9 @@
 //! a step takes no lock. That thread repeats: take new requests and drop abandoned ones, let the
 //! `Scheduler` plan a step, run it, and let each `Sequence` choose its next token.
 //!
+//! Where the backend draws tokens itself, a sequence says before the step how its next one is to be drawn, if that
+//! takes no more than its logits; else it is chosen here, as on any backend. The token is the same.
+//!
 //! What fails ends as little as possible: a row that cannot be sampled, a grammar that errs, a panic in
 //! either: that sequence. A failed or panicked step is repeated row by row, and the rows that fail again
 //! end. A lost device ends everything, and [`Engine::health`] says so.

@@ -1,9 +1,10 @@
 //! One request on its way: waiting → running → finished. It owns its sampler, grammar and counters, and
-//! the sending end of its stream. Absent: slots, positions, the backend.
+//! the sending end of its stream. Absent: slots, positions, the backend but for what it may draw.
 
 use super::{EngineError, FinishReason, NewToken, SequenceRequest, SequenceSummary, TokenEvent};
+use crate::backend::{Draw, Drawn};
 use crate::metrics::Metrics;
-use crate::sampling::{Grammar, Sampler, TokenLogprobs, log_probabilities};
+use crate::sampling::{Grammar, Sampled, Sampler, SamplingParams, TokenLogprobs, log_probabilities};
 use crate::text::TokenId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -135,12 +136,43 @@ impl Sequence {
         }
         let mask = self.grammar.as_mut().map(Grammar::mask).transpose().map_err(|e| error(&e))?;
         let sampled = self.sampler.sample(logits, mask).map_err(|e| error(&e))?;
+        self.accept(sampled)
+    }
+
+    /// Readies the mask for [`draw`](Self::draw).
+    pub(super) fn prepare_draw(&mut self) -> Result<(), String> {
+        match &mut self.grammar {
+            Some(grammar) if self.given.is_empty() && self.sampler.draw().is_some() => {
+                grammar.mask().map(drop).map_err(|error| error.to_string())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How a backend can choose the next token, once that is [prepared](Self::prepare_draw); `None` where it takes
+    /// its logits.
+    pub(super) fn draw(&self) -> Option<Draw<'_>> {
+        let (params, uniform) = self.sampler.draw().filter(|_| self.given.is_empty())?;
+        let allowed = self.grammar.as_ref().map(|grammar| grammar.last_mask().words());
+        let &SamplingParams { temperature, top_k, top_p, min_p, .. } = params;
+        Some(Draw { temperature, top_k, top_p, min_p, uniform, allowed })
+    }
+
+    /// As [`advance`](Self::advance), by the token that the backend chose.
+    pub(super) fn advance_by(&mut self, drawn: Drawn) -> Result<Option<FinishReason>, String> {
+        let mask = self.grammar.as_ref().map(Grammar::last_mask);
+        let sampled = self.sampler.drawn(drawn.token, drawn.logprob, mask);
+        self.accept(sampled.map_err(|error| error.to_string())?)
+    }
+
+    /// Takes a chosen token, and those the grammar forces after it.
+    fn accept(&mut self, sampled: Sampled) -> Result<Option<FinishReason>, String> {
         let Some(grammar) = &mut self.grammar else {
             self.take(sampled.token, false, sampled.logprobs);
             let stops = self.stop_tokens.contains(&sampled.token).then_some(FinishReason::Stop);
             return Ok(stops.or(self.out_of_budget()));
         };
-        let token = grammar.accept(sampled.token).map_err(|e| error(&e))?;
+        let token = grammar.accept(sampled.token).map_err(|error| error.to_string())?;
         if token == sampled.token {
             self.take(token, false, sampled.logprobs);
         } else {

@@ -4,7 +4,7 @@ use super::scheduler::{PlannedRow, Scheduler, SequenceId};
 use super::sequence::{End, Sequence, failed};
 use super::shared::{CompletionRate, Shared};
 use super::{EngineError, EngineOptions, FinishReason};
-use crate::backend::{Backend, BackendError, Logits, Row, Slot};
+use crate::backend::{Backend, BackendError, Draw, Logits, Row, Slot};
 use crate::metrics::Metrics;
 use std::any::Any;
 use std::collections::HashMap;
@@ -16,6 +16,8 @@ use std::time::Instant;
 
 pub(super) struct EngineThread {
     backend: Box<dyn Backend>,
+    /// The backend draws tokens, where it is asked to.
+    draws: bool,
     logits: Logits,
     scheduler: Scheduler,
     sequences: HashMap<SequenceId, Sequence>,
@@ -29,6 +31,13 @@ pub(super) struct EngineThread {
 /// The backend is gone for good.
 struct Lost {
     reason: String,
+}
+
+/// What a step has yielded for a sequence, by its place among its like.
+#[derive(Clone, Copy)]
+enum Yielded {
+    Logits(usize),
+    Token(usize),
 }
 
 /// Why rows could not be run.
@@ -53,9 +62,13 @@ impl EngineThread {
         shared: Arc<Shared>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let draws = backend.limits().draws;
+        // A draft is checked by the logits of every place.
+        let max_draft_tokens = if draws { 0 } else { options.max_draft_tokens };
         Self {
+            draws,
             logits: Logits::new(backend.limits().vocab_size),
-            scheduler: Scheduler::new(backend.limits(), options.max_step_tokens, options.max_draft_tokens),
+            scheduler: Scheduler::new(backend.limits(), options.max_step_tokens, max_draft_tokens),
             backend,
             sequences: HashMap::new(),
             n_submitted: 0,
@@ -152,7 +165,8 @@ impl EngineThread {
     }
 
     fn step(&mut self) -> Result<(), Lost> {
-        let rows = self.scheduler.plan();
+        let mut rows = self.scheduler.plan();
+        self.prepare_draws(&mut rows);
         if rows.is_empty() {
             return Ok(());
         }
@@ -187,18 +201,44 @@ impl EngineThread {
         Ok(())
     }
 
+    /// Where the backend draws tokens, it has to know beforehand which may come. A sequence that cannot say so ends,
+    /// and its row with it.
+    fn prepare_draws(&mut self, rows: &mut Vec<PlannedRow>) {
+        if !self.draws {
+            return;
+        }
+        rows.retain(|row| {
+            let sequence = self.sequences.get_mut(&row.id).expect("rows are planned for known sequences");
+            let prepared = if asks(row) { guard(|| sequence.prepare_draw()) } else { Ok(Ok(())) };
+            match prepared {
+                Ok(Ok(())) => true,
+                Ok(Err(reason)) | Err(reason) => {
+                    self.fail(row.id, reason);
+                    false
+                }
+            }
+        });
+    }
+
     fn extend(&mut self, planned: &[PlannedRow]) -> Result<(), RunError> {
         let tokens: Vec<_> = planned.iter().map(|row| self.scheduler.tokens(row)).collect();
         let rows: Vec<Row<'_>> = planned
             .iter()
             .zip(&tokens)
-            .map(|(row, tokens)| Row {
-                slot: row.slot,
-                start: row.start,
-                tokens,
-                logits_from: row.logits_from,
+            .map(|(row, tokens)| {
+                let draw = draw(&self.sequences, row).filter(|_| self.draws);
+                Row {
+                    slot: row.slot,
+                    start: row.start,
+                    tokens,
+                    logits_from: if draw.is_some() { row.len } else { row.logits_from },
+                    draw,
+                }
             })
             .collect();
+        let wanted = |row: &Row<'_>| row.tokens.len() - row.logits_from;
+        let (n_logits, n_draws) =
+            (rows.iter().map(wanted).sum::<usize>(), rows.iter().filter(|row| row.draw.is_some()).count());
         let began = Instant::now();
         run_backend(|| self.backend.extend(&rows, &mut self.logits))?;
         let n_tokens: usize = planned.iter().map(|row| row.len - row.n_drafted).sum();
@@ -206,9 +246,11 @@ impl EngineThread {
         self.metrics.engine_step(began.elapsed(), rows.len(), n_prompt, n_tokens - n_prompt);
         self.metrics.step_padded(self.backend.padded_tokens());
 
-        let n_wanted: usize = planned.iter().map(|row| row.len - row.logits_from).sum();
-        if self.logits.len() != n_wanted {
-            let reason = format!("the backend gave {} rows of logits for {n_wanted}", self.logits.len());
+        let (given, drawn) = (self.logits.len(), self.logits.drawn().len());
+        if (given, drawn) != (n_logits, n_draws) {
+            let reason = format!(
+                "the backend gave {given} rows of logits and {drawn} tokens for {n_logits} and {n_draws}"
+            );
             return Err(RunError::Rows { reason });
         }
         Ok(())
@@ -216,18 +258,24 @@ impl EngineThread {
 
     /// The rows have run: each sequence at its end chooses on, as far as its row's drafts are right.
     fn commit(&mut self, rows: &[PlannedRow]) {
-        let mut first_logits = 0;
+        let (mut first_logits, mut n_drawn) = (0, 0);
         for row in rows {
             self.scheduler.computed(row);
-            let n_logits = row.len - row.logits_from;
-            let mut n_used = 0;
-            while n_used < n_logits {
-                let Some(n_accepted) = self.advance(row.id, first_logits + n_used) else { break };
-                n_used += n_accepted;
+            if self.draws && draw(&self.sequences, row).is_some() {
+                self.advance(row.id, Yielded::Token(n_drawn));
+                n_drawn += 1;
+            } else {
+                let n_logits = row.len - row.logits_from;
+                let mut n_used = 0;
+                while n_used < n_logits {
+                    let yielded = Yielded::Logits(first_logits + n_used);
+                    let Some(n_accepted) = self.advance(row.id, yielded) else { break };
+                    n_used += n_accepted;
+                }
+                first_logits += n_logits;
             }
-            first_logits += n_logits;
             if let Some(sequence) = self.sequences.get_mut(&row.id)
-                && n_logits > 0
+                && asks(row)
                 && !sequence.is_given()
             {
                 sequence.report(Instant::now(), &self.metrics);
@@ -235,13 +283,16 @@ impl EngineThread {
         }
     }
 
-    /// Lets a sequence choose from a row of logits. Returns how many rows further the logits are from which
-    /// it can choose on; `None` when they are of another step, or of none.
-    fn advance(&mut self, id: SequenceId, logits_idx: usize) -> Option<usize> {
+    /// Lets a sequence choose, or take what was drawn for it. Returns how many rows further the logits are from
+    /// which it can choose on; `None` when they are of another step, or of none.
+    fn advance(&mut self, id: SequenceId, yielded: Yielded) -> Option<usize> {
         let sequence = self.sequences.get_mut(&id)?; // not one that ended at a row before
         let n_known = sequence.n_fresh(); // what was forced at the very start, the scheduler has already
-        let logits = self.logits.row_mut(logits_idx);
-        match guard(|| sequence.advance(logits)) {
+        let advanced = match yielded {
+            Yielded::Logits(idx) => guard(|| sequence.advance(self.logits.row_mut(idx))),
+            Yielded::Token(idx) => guard(|| sequence.advance_by(self.logits.drawn()[idx])),
+        };
+        match advanced {
             Ok(Ok(None)) if sequence.is_given() => Some(1),
             Ok(Ok(None)) => {
                 let fresh = sequence.fresh_tokens(n_known);
@@ -296,6 +347,16 @@ impl EngineThread {
         self.completions.record(now, &self.shared);
         sequence.end(end, now, &self.metrics);
     }
+}
+
+/// What a backend that draws is to draw for a row.
+fn draw<'a>(sequences: &'a HashMap<SequenceId, Sequence>, row: &PlannedRow) -> Option<Draw<'a>> {
+    sequences.get(&row.id).filter(|_| asks(row)).and_then(Sequence::draw)
+}
+
+/// Whether a token is to be chosen after the row, or weighed in it.
+fn asks(row: &PlannedRow) -> bool {
+    row.logits_from < row.len
 }
 
 /// Runs code that must not end the thread; a panic becomes its message.

@@ -57,7 +57,10 @@ pub enum SampleError {
 }
 
 impl Sampler {
-    pub fn new(params: SamplingParams, prompt: &[TokenId]) -> Self {
+    pub fn new(mut params: SamplingParams, prompt: &[TokenId]) -> Self {
+        if params.temperature < GREEDY_BELOW {
+            params.temperature = 0.0;
+        }
         let mut sampler = Self {
             params,
             seen: Vec::new(),
@@ -85,6 +88,33 @@ impl Sampler {
         self.sample_among(logits, mask.map(TokenMask::words))
     }
 
+    /// With what number, beside these parameters, whoever has the logits can make the next choice instead of
+    /// [`sample`](Self::sample): `None` where a choice hangs on the tokens before it, on a bias, or has to report
+    /// other tokens than the one chosen.
+    pub fn draw(&self) -> Option<(&SamplingParams, f64)> {
+        let p = &self.params;
+        let is_plain = !self.penalizes() && p.logit_bias.is_empty() && p.logprobs.is_none_or(|top| top == 0);
+        is_plain.then(|| (p, uniform(p.seed, self.n_draws)))
+    }
+
+    /// Takes a token that was chosen so, with its log-probability by the raw logits.
+    ///
+    /// # Errors
+    /// [`SampleError::NothingAllowed`]: the mask forbids it, as it does only if all that it allows is impossible.
+    pub fn drawn(
+        &mut self,
+        token: TokenId,
+        logprob: f32,
+        mask: Option<&TokenMask>,
+    ) -> Result<Sampled, SampleError> {
+        if mask.is_some_and(|mask| !mask.allows(token)) {
+            return Err(SampleError::NothingAllowed);
+        }
+        self.n_draws += u64::from(!self.is_greedy());
+        let logprobs = self.params.logprobs.map(|_| TokenLogprobs { logprob, top: Vec::new() });
+        Ok(Sampled { token, logprobs })
+    }
+
     /// Counts a token that the reply got, sampled or forced by a grammar.
     pub fn observe(&mut self, token: TokenId) {
         if self.penalizes() {
@@ -106,13 +136,13 @@ impl Sampler {
             forbid_others(logits, words);
         }
         let max = highest(logits)?;
-        let token = if self.params.temperature < GREEDY_BELOW {
-            first_of(logits, max)
-        } else {
-            self.draw(logits, max)
-        };
+        let token = if self.is_greedy() { first_of(logits, max) } else { self.draw_from(logits, max) };
         let logprobs = self.params.logprobs.map(|n| log_probabilities(&self.raw, token, n)).transpose()?;
         Ok(Sampled { token, logprobs })
+    }
+
+    fn is_greedy(&self) -> bool {
+        self.params.temperature == 0.0
     }
 
     fn penalizes(&self) -> bool {
@@ -141,7 +171,7 @@ impl Sampler {
 
     /// Draws a token with probability proportional to `exp((logit - max) / temperature)`, among those that
     /// min-p, top-k and top-p leave.
-    fn draw(&mut self, logits: &mut [f32], max: f32) -> TokenId {
+    fn draw_from(&mut self, logits: &mut [f32], max: f32) -> TokenId {
         let u = uniform(self.params.seed, self.n_draws);
         self.n_draws += 1;
         let p = &self.params;

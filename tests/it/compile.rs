@@ -125,7 +125,10 @@ fn the_default_buckets_go_to_the_models_folder() {
     assert!(output.status.success(), "{}", text(output.stderr));
     let folder = models_dir.path().join("qwen3/neuron/trn2");
     let artifact = Artifact::open(&folder, &fixture("qwen3")).unwrap();
-    assert_eq!((artifact.target, artifact.lnc, artifact.precision), (Target::Trn2, 1, Precision::F32));
+    assert_eq!(
+        (artifact.target, artifact.lnc, artifact.variant.precision),
+        (Target::Trn2, 1, Precision::F32)
+    );
     let expected = Bucket::defaults(CachePlan { slots: 1, context: 64 });
     assert_eq!(artifact.programs.iter().map(|program| program.bucket).collect::<Vec<_>>(), expected);
 }
@@ -160,10 +163,13 @@ fn an_artifact_is_what_the_model_is_lowered_to_wherever_it_lies() {
     let model = fixture("llama");
     let artifact = Artifact::open(elsewhere.path(), &model).unwrap();
     let plan = CachePlan { slots: 3, context: 64 };
-    assert_eq!((artifact.plan, artifact.precision, artifact.target), (plan, Precision::Bf16, Target::Inf2));
+    assert_eq!(
+        (artifact.plan, artifact.variant.precision, artifact.target),
+        (plan, Precision::Bf16, Target::Inf2)
+    );
     assert_eq!(artifact.programs.len(), 2);
     for program in artifact.programs {
-        let lowered = lower(&model.graph, plan, program.bucket, Precision::Bf16, 1).unwrap();
+        let lowered = lower(&model.graph, plan, program.bucket, artifact.variant).unwrap();
         assert_eq!(program.inputs, lowered.inputs);
         assert!(program.neff.starts_with(elsewhere.path()) && program.neff.is_file());
         let [logits, caches @ ..] = program.outputs.as_slice() else { panic!("there are outputs") };
@@ -273,6 +279,7 @@ fn an_artifact_of_another_make_is_refused() {
 
     for (place, value, found) in [
         ("/precision", "f32".into(), "3 slots of 64 in f32 for inf2 with --lnc=1"),
+        ("/sampling", "device".into(), "in bf16 for inf2 with --lnc=1 and --sampling device"),
         ("/cache/slots", 4.into(), "4 slots of 64 in bf16"),
         ("/cache/context", 128.into(), "3 slots of 128 in bf16"),
         ("/compiled/target", "trn2".into(), "in bf16 for trn2"),

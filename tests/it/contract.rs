@@ -1,8 +1,9 @@
 //! What every backend promises, stamped once for each.
 
 use crate::models::ort_options;
+use mondai::backend::neuron::hlo::Sampling;
 use mondai::backend::scripted::ScriptedBackend;
-use mondai::backend::{self, Backend, BackendError, Logits, OpenOptions, Row, Slot, WeightsForm};
+use mondai::backend::{self, Backend, BackendError, Draw, Logits, OpenOptions, Row, Slot, WeightsForm};
 use mondai::model::Model;
 use std::path::Path;
 
@@ -25,6 +26,7 @@ macro_rules! contract {
             a_repeated_step_gives_the_same
             logits_come_for_the_positions_asked_for
             the_context_can_be_filled_and_no_more
+            a_token_is_drawn_from_its_rows_logits_or_the_row_is_refused
             illegal_rows_are_errors_and_change_nothing
             illegal_copies_are_errors
         ]);
@@ -54,9 +56,13 @@ contract!(ort_bf16, super::open("ort", "qwen2", super::WeightsForm::Stored), tol
 contract!(ort_stored, super::open("ort", "gguf-Q4_1.gguf", super::WeightsForm::Stored), tolerance = 0.0);
 
 // On XLA, where programs of other shapes may sum in other orders.
-contract!(neuron_f32, crate::neuron::contract_subject(1, 1), tolerance = 1e-4);
-contract!(neuron_two_cores, crate::neuron::contract_subject(2, 1), tolerance = 1e-4);
-contract!(neuron_two_ranks, crate::neuron::contract_subject(1, 2), tolerance = 1e-4);
+contract!(
+    neuron_that_draws,
+    crate::neuron::contract_subject(1, 1, super::Sampling::Device),
+    tolerance = 1e-4
+);
+contract!(neuron_two_cores, crate::neuron::contract_subject(2, 1, super::Sampling::Host), tolerance = 1e-4);
+contract!(neuron_two_ranks, crate::neuron::contract_subject(1, 2, super::Sampling::Host), tolerance = 1e-4);
 
 fn scripted() -> Box<dyn Backend> {
     Box::new(ScriptedBackend::new(ScriptedBackend::small_limits()))
@@ -107,7 +113,8 @@ impl Subject {
         let mut start = start;
         let mut last = Vec::new();
         for chunk in tokens.chunks(self.backend.limits().max_step_tokens) {
-            let rows = [Row { slot: Slot(slot), start, tokens: chunk, logits_from: chunk.len() - 1 }];
+            let rows =
+                [Row { slot: Slot(slot), start, tokens: chunk, logits_from: chunk.len() - 1, draw: None }];
             last = self.extend(&rows).remove(0);
             start += chunk.len();
         }
@@ -175,12 +182,13 @@ fn a_sequence_is_the_same_alone_and_beside_others(mut subject: Subject) {
                 start: written[i],
                 tokens: text,
                 logits_from: text.len() - 1,
+                draw: None,
             })
             .collect();
         let place = step % (n_neighbours + 1);
         rows.insert(
             place,
-            Row { slot: Slot(slot), start: prompt.len() + step, tokens: &token, logits_from: 0 },
+            Row { slot: Slot(slot), start: prompt.len() + step, tokens: &token, logits_from: 0, draw: None },
         );
         last = subject.extend(&rows).swap_remove(place);
         subject.assert_same(&last, &expected_logits[step + 1]);
@@ -224,7 +232,7 @@ fn a_copy_forgets_what_was_there(mut subject: Subject) {
     subject.write(0, 0, &short);
     subject.write(1, 0, &long);
     subject.backend.copy_prefix(Slot(0), Slot(1), short.len()).expect("the copy is legal");
-    subject.assert_step_error(&[Row { slot: Slot(1), start: 7, tokens: &[1], logits_from: 0 }]);
+    subject.assert_step_error(&[Row { slot: Slot(1), start: 7, tokens: &[1], logits_from: 0, draw: None }]);
     let (left, right) = (subject.write(0, 6, &[1]), subject.write(1, 6, &[1]));
     subject.assert_same(&left, &right);
 }
@@ -242,11 +250,13 @@ fn taking_tokens_back_is_as_good_as_never_writing_them(mut subject: Subject) {
 
 fn a_prompt_in_chunks_is_as_good_as_a_whole_one(mut subject: Subject) {
     let prompt = subject.tokens(1, 37);
-    let whole = subject.extend(&[Row { slot: Slot(0), start: 0, tokens: &prompt, logits_from: 0 }]);
+    let whole =
+        subject.extend(&[Row { slot: Slot(0), start: 0, tokens: &prompt, logits_from: 0, draw: None }]);
     for chunk_len in [1, 2, 5, 16, 36] {
         let mut parts = Vec::new();
         for (idx, chunk) in prompt.chunks(chunk_len).enumerate() {
-            let row = Row { slot: Slot(1), start: idx * chunk_len, tokens: chunk, logits_from: 0 };
+            let row =
+                Row { slot: Slot(1), start: idx * chunk_len, tokens: chunk, logits_from: 0, draw: None };
             parts.extend(subject.extend(&[row]));
         }
         subject.assert_all_same(&parts, &whole);
@@ -257,8 +267,8 @@ fn a_repeated_step_gives_the_same(mut subject: Subject) {
     let (prompt, more) = (subject.tokens(1, 10), subject.tokens(2, 6));
     subject.write(0, 0, &prompt);
     let rows = [
-        Row { slot: Slot(0), start: 10, tokens: &more, logits_from: 0 },
-        Row { slot: Slot(1), start: 0, tokens: &prompt, logits_from: 9 },
+        Row { slot: Slot(0), start: 10, tokens: &more, logits_from: 0, draw: None },
+        Row { slot: Slot(1), start: 0, tokens: &prompt, logits_from: 9, draw: None },
     ];
     let first = subject.extend(&rows);
     let second = subject.extend(&rows);
@@ -267,14 +277,65 @@ fn a_repeated_step_gives_the_same(mut subject: Subject) {
 
 fn logits_come_for_the_positions_asked_for(mut subject: Subject) {
     let tokens = subject.tokens(1, 10);
-    let all = subject.extend(&[Row { slot: Slot(0), start: 0, tokens: &tokens, logits_from: 0 }]);
+    let all = subject.extend(&[Row { slot: Slot(0), start: 0, tokens: &tokens, logits_from: 0, draw: None }]);
     assert_eq!(all.len(), 10);
     for (first, second) in [(10, 10), (10, 9), (9, 10), (3, 8)] {
         let some = subject.extend(&[
-            Row { slot: Slot(0), start: 0, tokens: &tokens, logits_from: first },
-            Row { slot: Slot(1), start: 0, tokens: &tokens, logits_from: second },
+            Row { slot: Slot(0), start: 0, tokens: &tokens, logits_from: first, draw: None },
+            Row { slot: Slot(1), start: 0, tokens: &tokens, logits_from: second, draw: None },
         ]);
         subject.assert_all_same(&some, &[&all[first..], &all[second..]].concat());
+    }
+}
+
+/// Of a backend that draws, rows of any length beside each other, with a mask or without, with their logits or not.
+fn a_token_is_drawn_from_its_rows_logits_or_the_row_is_refused(mut subject: Subject) {
+    let plain = Draw { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, uniform: 0.5, allowed: None };
+    let limits = subject.backend.limits().clone();
+    let odd = vec![0xaaaa_aaaa; limits.vocab_size.div_ceil(32)];
+    let texts: Vec<_> = [1, 5, 1, 12].map(|len| subject.tokens(len, len as usize)).into();
+    let draws = [
+        None,
+        Some(plain),
+        Some(Draw { allowed: Some(&odd), ..plain }),
+        Some(Draw { allowed: Some(&odd), ..plain }),
+    ];
+    let rows = texts.iter().zip(draws).take(limits.slots).enumerate().map(|(slot, (text, draw))| Row {
+        slot: Slot(slot),
+        start: 0,
+        tokens: text,
+        logits_from: text.len() - 1,
+        draw,
+    });
+    let rows: Vec<_> = rows.collect();
+    if !limits.draws {
+        return subject.assert_step_error(&rows);
+    }
+    let logits = subject.extend(&rows);
+    let expected: Vec<u32> = rows
+        .iter()
+        .zip(logits)
+        .filter_map(|(row, mut logits)| {
+            if row.draw?.allowed.is_some() {
+                logits.iter_mut().step_by(2).for_each(|logit| *logit = f32::NEG_INFINITY);
+            }
+            Some(greedy(&logits))
+        })
+        .collect();
+    let drawn =
+        |subject: &Subject| subject.logits.drawn().iter().map(|drawn| drawn.token).collect::<Vec<_>>();
+    assert_eq!(drawn(&subject), expected);
+
+    let rows: Vec<_> = rows.iter().map(|row| Row { logits_from: row.tokens.len(), ..*row }).collect();
+    assert!(subject.extend(&rows).is_empty());
+    assert_eq!(drawn(&subject), expected);
+}
+
+#[test]
+fn tokens_are_drawn_by_the_core_that_has_their_rows() {
+    for (replicas, ranks) in [(2, 1), (1, 2)] {
+        let backend = crate::neuron::contract_subject(replicas, ranks, Sampling::Device);
+        a_token_is_drawn_from_its_rows_logits_or_the_row_is_refused(Subject::new(backend, 1e-4));
     }
 }
 
@@ -282,12 +343,19 @@ fn the_context_can_be_filled_and_no_more(mut subject: Subject) {
     let context_len = subject.backend.limits().context_len;
     let tokens = subject.tokens(1, context_len);
     let whole = subject.write(0, 0, &tokens);
-    subject.assert_step_error(&[Row { slot: Slot(0), start: context_len, tokens: &[1], logits_from: 0 }]);
+    subject.assert_step_error(&[Row {
+        slot: Slot(0),
+        start: context_len,
+        tokens: &[1],
+        logits_from: 0,
+        draw: None,
+    }]);
     subject.assert_step_error(&[Row {
         slot: Slot(0),
         start: context_len - 1,
         tokens: &[1, 1],
         logits_from: 1,
+        draw: None,
     }]);
     let again = subject.write(0, context_len - 1, &tokens[context_len - 1..]);
     subject.assert_same(&whole, &again);
@@ -297,7 +365,7 @@ fn illegal_rows_are_errors_and_change_nothing(mut subject: Subject) {
     let limits = subject.backend.limits().clone();
     let prompt = subject.tokens(1, 10);
     let expected = subject.write(0, 0, &prompt);
-    let row = |slot, start, tokens| Row { slot: Slot(slot), start, tokens, logits_from: 0 };
+    let row = |slot, start, tokens| Row { slot: Slot(slot), start, tokens, logits_from: 0, draw: None };
     let too_many = vec![1; limits.max_step_tokens + 1];
     let no_token = [limits.vocab_size as u32];
 
@@ -307,7 +375,7 @@ fn illegal_rows_are_errors_and_change_nothing(mut subject: Subject) {
     subject.assert_step_error(&[row(0, 9, &[1]), row(0, 9, &[2])]);
     subject.assert_step_error(&[row(0, 9, &no_token)]);
     subject.assert_step_error(&[row(0, 0, &too_many)]);
-    subject.assert_step_error(&[Row { slot: Slot(0), start: 9, tokens: &[1], logits_from: 2 }]);
+    subject.assert_step_error(&[Row { slot: Slot(0), start: 9, tokens: &[1], logits_from: 2, draw: None }]);
     // One bad row among good ones.
     subject.assert_step_error(&[row(1, 0, &[1]), row(0, 11, &[1])]);
 

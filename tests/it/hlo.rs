@@ -2,7 +2,7 @@
 //! and holds them to transformers' golden values.
 
 use crate::models::{fixture, fixture_path};
-use mondai::backend::neuron::hlo::{Bucket, CachePlan, InputSource, Precision, lower};
+use mondai::backend::neuron::hlo::{Bucket, CachePlan, InputSource, Precision, Sampling, Variant, lower};
 use std::path::Path;
 use std::process::Command;
 
@@ -11,11 +11,12 @@ const BUCKETS: [&str; 7] = ["1x64x64", "3x1x112", "3x8x112", "1x1x64", "1x1x112"
 /// One of each family: XLA takes a second of a CPU for each.
 const FEW_BUCKETS: &[&str] = BUCKETS.split_at(3).0;
 
-fn emit(model: &str, precision: &str, buckets: &[&str], output: &Path) {
+fn emit(model: &str, options: &[&str], buckets: &[&str], output: &Path) {
     let output = Command::new(env!("CARGO_BIN_EXE_mondai"))
         .args(["compile", "--emit-only", "--with-weights", "--slots", "3", "--context-len", "112"])
         .args(buckets.iter().map(|bucket| format!("--bucket={bucket}")))
-        .args(["--precision", precision, "--model"])
+        .args(options)
+        .arg("--model")
         .arg(fixture_path(model))
         .arg("--output")
         .arg(output)
@@ -24,16 +25,16 @@ fn emit(model: &str, precision: &str, buckets: &[&str], output: &Path) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// `precisions` begins with f32.
+/// `precisions` begins with f32; `options` are of `mondai compile` beside that.
 #[track_caller]
-fn check(model: &str, buckets: &[&str], precisions: &[&str]) {
+fn check(model: &str, buckets: &[&str], precisions: &[&str], options: &[&str]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = root.join(".cache/venv/bin/python");
     assert!(python.is_file(), "{} is missing; scripts/test.sh makes it", python.display());
     let folder = tempfile::tempdir().unwrap();
     let programs = precisions.iter().map(|precision| {
         let programs = folder.path().join(precision);
-        emit(model, precision, buckets, &programs);
+        emit(model, &[options, &["--precision", precision]].concat(), buckets, &programs);
         programs
     });
     let output = Command::new(python)
@@ -53,23 +54,24 @@ fn check(model: &str, buckets: &[&str], precisions: &[&str]) {
 
 #[test]
 fn xla_runs_llama_as_transformers_does() {
-    check("llama", &BUCKETS, &["f32", "bf16"]);
+    check("llama", &BUCKETS, &["f32", "bf16"], &[]);
 }
 
 /// Of GGUF, whose pairs of a head are neighbours.
 #[test]
 fn xla_runs_llama_of_gguf_as_transformers_does() {
-    check("gguf-llama3-rope.gguf", FEW_BUCKETS, &["f32"]);
+    check("gguf-llama3-rope.gguf", FEW_BUCKETS, &["f32"], &[]);
 }
 
 #[test]
 fn xla_runs_qwen2_as_transformers_does() {
-    check("qwen2", FEW_BUCKETS, &["f32"]);
+    check("qwen2", FEW_BUCKETS, &["f32"], &[]);
 }
 
+/// And draws the tokens, in all that these programs run.
 #[test]
 fn xla_runs_qwen3_as_transformers_does() {
-    check("qwen3", FEW_BUCKETS, &["f32"]);
+    check("qwen3", FEW_BUCKETS, &["f32"], &["--sampling", "device"]);
 }
 
 /// The bytes are those of the first time, whoever writes them: a compiled program is found by their hash.
@@ -77,8 +79,9 @@ fn xla_runs_qwen3_as_transformers_does() {
 fn the_same_model_is_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
-    emit("qwen2", "bf16", &BUCKETS, &first);
-    emit("qwen2", "bf16", &BUCKETS, &second);
+    let options = ["--sampling", "device"];
+    emit("qwen2", &options, &BUCKETS, &first);
+    emit("qwen2", &options, &BUCKETS, &second);
     let mut names: Vec<_> = first.read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names.len(), 2 * BUCKETS.len() + 1);
@@ -91,7 +94,7 @@ fn the_same_model_is_the_same_bytes() {
 #[test]
 fn a_program_says_what_its_inputs_are() {
     let folder = tempfile::tempdir().unwrap();
-    emit("qwen2", "bf16", &["3x1x112"], folder.path());
+    emit("qwen2", &[], &["3x1x112"], folder.path());
     let program = folder.path().join("decode-3x1x112.hlo.pb");
     let inspect =
         || Command::new(env!("CARGO_BIN_EXE_mondai")).arg("inspect").arg(&program).output().unwrap();
@@ -110,6 +113,26 @@ fn a_program_says_what_its_inputs_are() {
     assert!(error.contains("cannot read") && error.contains("decode-3x1x112.json"), "{error}");
 }
 
+#[test]
+fn a_program_that_draws_tokens_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    emit("qwen2", &["--sampling", "device"], &["3x8x112"], folder.path());
+    let program = folder.path().join("short-rows-3x8x112.hlo.pb");
+    let output = Command::new(env!("CARGO_BIN_EXE_mondai")).arg("inspect").arg(&program).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = text.lines().filter(|line| line.contains("draw"));
+    let lines: Vec<String> =
+        lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let expected = [
+        "sampling the device draws a token for each row",
+        "drawn.after s32 3 drawn after",
+        "drawn.allowed s32 3 x 16 allowed",
+        "drawn.numbers f32 3 x 5 draw",
+        "drawn f32 3 x 2",
+    ];
+    assert_eq!(lines, expected);
+}
+
 /// The programs that a larger cache is served with by default keep every rule, for each architecture.
 #[test]
 fn the_default_buckets_can_be_written() {
@@ -118,9 +141,12 @@ fn the_default_buckets_can_be_written() {
         let graph = fixture(model).graph;
         let kv_heads = graph.cache().kv_heads;
         for bucket in Bucket::defaults(plan) {
-            for (precision, ranks) in [(Precision::Bf16, 1), (Precision::F32, 1), (Precision::Bf16, kv_heads)]
-            {
-                let lowered = lower(&graph, plan, bucket, precision, ranks).unwrap();
+            let host = Variant { precision: Precision::Bf16, ranks: 1, sampling: Sampling::Host };
+            let f32 = Variant { precision: Precision::F32, ..host };
+            let shared = Variant { ranks: kv_heads, ..host };
+            let drawing = Variant { sampling: Sampling::Device, ..host };
+            for variant @ Variant { ranks, .. } in [host, f32, shared, drawing] {
+                let lowered = lower(&graph, plan, bucket, variant).unwrap();
                 assert_eq!(lowered.inputs.len(), lowered.module.host_program_shape.parameters.len());
                 let cache = lowered.inputs.iter().find(|input| input.source == InputSource::Cache);
                 assert_eq!(cache.unwrap().shape.dimensions[1], kv_heads / ranks);
@@ -132,9 +158,10 @@ fn the_default_buckets_can_be_written() {
 #[test]
 fn what_a_cache_or_the_device_cannot_hold_is_refused() {
     let graph = fixture("llama").graph;
+    let of_ranks = |ranks| Variant { precision: Precision::Bf16, ranks, sampling: Sampling::Host };
     let error = |slots, context, bucket: &str| {
         let plan = CachePlan { slots, context };
-        lower(&graph, plan, bucket.parse().unwrap(), Precision::Bf16, 1).unwrap_err().to_string()
+        lower(&graph, plan, bucket.parse().unwrap(), of_ranks(1)).unwrap_err().to_string()
     };
     assert!(error(4, 128, "8x1x128").contains("8x1x128 has more slots or positions than the KV cache"));
     // Two heads, and a slot for padding: one row too many.
@@ -142,7 +169,7 @@ fn what_a_cache_or_the_device_cannot_hold_is_refused() {
     assert!(error(usize::MAX, 2, "1x1x1").contains("more rows than 2^24"));
     for ranks in [0, 4, usize::MAX] {
         let plan = CachePlan { slots: 1, context: 64 };
-        let shared = lower(&graph, plan, "1x1x64".parse().unwrap(), Precision::Bf16, ranks);
+        let shared = lower(&graph, plan, "1x1x64".parse().unwrap(), of_ranks(ranks));
         let text = shared.unwrap_err().to_string();
         assert!(text.contains("2 key-value heads") && text.contains("--tensor-parallel"), "{text}");
     }

@@ -7,6 +7,7 @@ mod clients;
 mod compile;
 mod contract;
 mod default_model;
+mod draws;
 mod engine;
 mod eval;
 mod grammar;

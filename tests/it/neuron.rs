@@ -1,10 +1,11 @@
 //! The neuron backend on the fake libnrt of `tests/fake_nrt/`, which runs the real programs on XLA.
 
 use crate::default_model;
+use crate::draws::HostDraws;
 use crate::logits::{Runner, check_golden_on};
 use crate::models::{fixture, fixture_path, options};
 use mondai::backend::neuron::compile::{CompileOptions, compile};
-use mondai::backend::neuron::hlo::{Bucket, Precision};
+use mondai::backend::neuron::hlo::{Bucket, Precision, Sampling, Variant};
 use mondai::backend::neuron::neuronx_cc::NeuronxCc;
 use mondai::backend::neuron::programs::ProgramOptions;
 use mondai::backend::neuron::{DeviceOptions, Progress, Target};
@@ -19,10 +20,11 @@ use mondai::quiz::{QuizEvent, QuizRequest, QuizService, QuizSpec};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Condvar, Mutex, Once, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, Once, PoisonError};
 use tempfile::TempDir;
 
 /// What `scripts/test.sh` builds beside the program under test.
@@ -55,14 +57,22 @@ impl Programs<'_> {
 
     /// For so many cores that share the model.
     pub(crate) fn compile_for(&self, ranks: usize, model: &Model, target: Target) -> TempDir {
+        self.compile_as((ranks, Sampling::Host), model, target)
+    }
+
+    /// With the device drawing tokens, where it is asked to.
+    pub(crate) fn compile_to_draw(&self, model: &Model, target: Target) -> TempDir {
+        self.compile_as((1, Sampling::Device), model, target)
+    }
+
+    fn compile_as(&self, (ranks, sampling): (usize, Sampling), model: &Model, target: Target) -> TempDir {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let bucket = |bucket: &&str| bucket.parse::<Bucket>().expect("it is a bucket");
         let programs = ProgramOptions {
             slots: self.slots,
             context_len: self.context_len,
             buckets: self.buckets.iter().map(bucket).collect(),
-            precision: self.precision,
-            ranks,
+            variant: Variant { precision: self.precision, ranks, sampling },
         };
         let compiler = built("neuronx-cc");
         let compiler = NeuronxCc::find(Some((&compiler, "the test".to_owned()))).expect("it is there");
@@ -145,15 +155,22 @@ impl Drop for Turn {
 }
 
 /// Of the contract: a tiny model for a few slots, in so many replicas of so many cores.
-pub(crate) fn contract_subject(replicas: usize, ranks: usize) -> Box<dyn Backend> {
-    static FOLDERS: [[OnceLock<TempDir>; 3]; 3] = [const { [const { OnceLock::new() }; 3] }; 3];
+pub(crate) fn contract_subject(replicas: usize, ranks: usize, sampling: Sampling) -> Box<dyn Backend> {
+    static FOLDERS: Mutex<BTreeMap<(usize, usize, &str), TempDir>> = Mutex::new(BTreeMap::new());
     let model = fixture("llama");
-    let folder = FOLDERS[replicas][ranks].get_or_init(|| {
+    let mut folders = FOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = folders.entry((replicas, ranks, sampling.name())).or_insert_with(|| {
         let slots = 4 / replicas;
-        let programs = Programs { slots, context_len: 96, precision: Precision::F32, buckets: &[] };
-        programs.compile_for(ranks, &model, Target::Inf2)
+        // XLA takes half a second for one that draws.
+        let few = [format!("{slots}x1x96"), format!("{slots}x8x96"), "1x64x96".to_owned()];
+        let few = few.each_ref().map(String::as_str);
+        let buckets: &[&str] = if sampling == Sampling::Device { &few } else { &[] };
+        let programs = Programs { slots, context_len: 96, precision: Precision::F32, buckets };
+        programs.compile_as((ranks, sampling), &model, Target::Inf2)
     });
-    open(&model, folder.path(), replicas * ranks)
+    let folder = folder.path().to_owned();
+    drop(folders);
+    open(&model, &folder, replicas * ranks)
 }
 
 /// Goes on greedily after a prompt in one slot, beside others that do the like; each step's logits of each slot.
@@ -162,7 +179,13 @@ fn greedy(backend: &mut dyn Backend, prompts: &[&[u32]], steps: usize) -> Vec<Ve
     let mut seen = vec![Vec::new(); prompts.len()];
     for (slot, prompt) in prompts.iter().enumerate() {
         for (idx, chunk) in prompt.chunks(200).enumerate() {
-            let row = Row { slot: Slot(slot), start: idx * 200, tokens: chunk, logits_from: chunk.len() - 1 };
+            let row = Row {
+                slot: Slot(slot),
+                start: idx * 200,
+                tokens: chunk,
+                logits_from: chunk.len() - 1,
+                draw: None,
+            };
             backend.extend(&[row], &mut logits).expect("the prompt runs");
         }
         seen[slot].push(logits.row(0).to_vec());
@@ -177,6 +200,7 @@ fn greedy(backend: &mut dyn Backend, prompts: &[&[u32]], steps: usize) -> Vec<Ve
                 start: prompts[slot].len() + step,
                 tokens: token,
                 logits_from: 0,
+                draw: None,
             })
             .collect();
         backend.extend(&rows, &mut logits).expect("the step runs");
@@ -297,7 +321,7 @@ fn in_bf16_logits_are_near_the_references_and_best_tokens_mostly_the_same() {
         let mut device = open(&model, folder.path(), 1);
         let vocab_size = model.graph.vocab_size() as u32;
         let tokens: Vec<u32> = (0..96).map(|idx| (idx * 37 + 11) % vocab_size).collect();
-        let rows = [Row { slot: Slot(1), start: 0, tokens: &tokens, logits_from: 0 }];
+        let rows = [Row { slot: Slot(1), start: 0, tokens: &tokens, logits_from: 0, draw: None }];
         let mut logits = [Logits::new(vocab_size as usize), Logits::new(vocab_size as usize)];
         reference.extend(&rows, &mut logits[0]).expect("the reference runs");
         device.extend(&rows, &mut logits[1]).expect("the device runs");
@@ -324,13 +348,14 @@ fn in_bf16_logits_are_near_the_references_and_best_tokens_mostly_the_same() {
     }
 }
 
-/// The base of the default model, whole: golden tokens, and the quiz that the reference writes.
+/// The base of the default model, whole: golden tokens, and the quiz that the reference writes, whether its tokens are
+/// drawn from logits that are read, or on the device.
 #[tokio::test]
 async fn the_base_model_writes_the_quiz_of_the_reference() {
     let model = &*default_model::MODEL;
     let buckets = ["1x1x512", "1x8x512", "1x256x512"];
     let programs = Programs { slots: 1, context_len: 512, precision: Precision::F32, buckets: &buckets };
-    let folder = programs.compile(model, Target::Inf2);
+    let folder = programs.compile_to_draw(model, Target::Inf2);
     let name = "smollm2-135m-instruct";
     check_golden_on(&mut Runner::new(open(model, folder.path(), 1)), "neuron, the base model", name);
 
@@ -344,8 +369,10 @@ async fn the_base_model_writes_the_quiz_of_the_reference() {
         OpenOptions { slots: 1, context_len: 512, weights: WeightsForm::F32, ..OpenOptions::default() };
     let reference = backend::open("cpu", model, &same).expect("the CPU runs it");
     let expected = quiz(model, reference, &request).await;
-    let simulated = quiz(model, open(model, folder.path(), 1), &request).await;
+    let simulated = quiz(model, HostDraws::of(open(model, folder.path(), 1)), &request).await;
     assert_eq!(simulated, expected);
+    let drawn = quiz(model, open(model, folder.path(), 1), &request).await;
+    assert_eq!(drawn, expected);
     assert_eq!(expected.len(), 1);
 }
 

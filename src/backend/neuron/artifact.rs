@@ -7,7 +7,7 @@
 use super::{
     Target,
     compile::key,
-    hlo::{ArrayShape, Bucket, CachePlan, Input, Precision},
+    hlo::{ArrayShape, Bucket, CachePlan, Input, Sampling, Variant},
     neff::{Neff, NeffError},
     programs::{Program as Written, ProgramError, ProgramSet, file_stem},
     sidecar::{Bound, Compiled, Sidecar, SidecarError, hexadecimal},
@@ -26,13 +26,12 @@ use std::{
 pub struct Artifact {
     /// The cache they share.
     pub plan: CachePlan,
-    pub precision: Precision,
+    /// Of its ranks, each is one of the logical cores that share the model.
+    pub variant: Variant,
     /// To be compared with the device.
     pub target: Target,
     /// Physical cores that make the logical core they run on.
     pub lnc: u32,
-    /// Logical cores that share the model, each a rank of every program.
-    pub ranks: usize,
     /// By bucket; at least one.
     pub programs: Vec<Program>,
 }
@@ -44,7 +43,7 @@ pub struct Program {
     pub neff: PathBuf,
     /// In the order of the program's parameters.
     pub inputs: Vec<Input>,
-    /// The logits, then the caches.
+    /// The logits, what is drawn from them if the device does that, then the caches.
     pub outputs: Vec<Output>,
 }
 
@@ -133,18 +132,13 @@ impl Artifact {
         for found in &sidecars {
             found.check_same_make(first)?;
         }
-        let set = ProgramSet {
-            plan: first.sidecar.plan(),
-            precision: first.sidecar.precision,
-            ranks: first.sidecar.tensor_parallel,
-            buckets: Vec::new(),
-        };
+        let (plan, variant) = (first.sidecar.plan(), first.sidecar.variant());
+        let set = ProgramSet { plan, variant, buckets: Vec::new() };
         let mut artifact = Self {
-            plan: set.plan,
-            precision: set.precision,
+            plan,
+            variant,
             target: first.compiled.target,
             lnc: first.compiled.lnc,
-            ranks: set.ranks,
             programs: Vec::with_capacity(sidecars.len()),
         };
         for found in &sidecars {
@@ -169,7 +163,7 @@ impl Program {
     }
 }
 
-/// What [`Artifact::ranks`] will be, as far as it can be told without the model: of the first program whose sidecar
+/// What the ranks of [`Artifact::variant`] will be, as far as it can be told without the model: of the first program whose sidecar
 /// can be read.
 pub(super) fn ranks_of(folder: &Path) -> Option<usize> {
     let stems = stems(folder, "").ok()?;
@@ -234,9 +228,16 @@ impl Found {
         let [found, expected] = [self, first].map(|program| {
             let Found { sidecar, compiled: Compiled { target, lnc, .. }, .. } = program;
             let CachePlan { slots, context } = sidecar.plan();
-            let (precision, ranks) = (sidecar.precision.name(), sidecar.tensor_parallel);
-            let make = format!("{slots} slots of {context} in {precision} for {target} with --lnc={lnc}");
-            if ranks == 1 { make } else { format!("{make} and --tensor-parallel {ranks}") }
+            let Variant { precision, ranks, sampling } = sidecar.variant();
+            let precision = precision.name();
+            let mut make = format!("{slots} slots of {context} in {precision} for {target} with --lnc={lnc}");
+            if ranks != 1 {
+                make += &format!(" and --tensor-parallel {ranks}");
+            }
+            if sampling != Sampling::Host {
+                make += &format!(" and --sampling {}", sampling.name());
+            }
+            make
         });
         if found == expected {
             return Ok(());
@@ -272,7 +273,7 @@ impl Found {
             return Err(ArtifactError::Changed { path, field: "description" });
         }
         let Compiled { compiler, flags, target, lnc, .. } = compiled;
-        if key(&written.hlo, compiler, flags, *target, *lnc, set.ranks) != compiled.key {
+        if key(&written.hlo, compiler, flags, *target, *lnc, set.variant.ranks) != compiled.key {
             return Err(ArtifactError::Changed { path, field: "key" });
         }
         Ok(written)

@@ -106,7 +106,7 @@ pub fn compile(
     watch: &(dyn Fn(Bucket, Event) + Sync),
 ) -> Result<(), CompileError> {
     let set = ProgramSet::new(model, &options.programs)?;
-    let (target, ranks) = (options.target, set.ranks);
+    let (target, ranks) = (options.target, set.variant.ranks);
     if !target.has_ring_of(ranks) {
         return Err(CompileError::Topology { target, ranks });
     }

@@ -4,6 +4,7 @@
 //! needs more than the 2 MiB that a thread has by default (aws-neuron-sdk issue 673). A call that never returns
 //! is noticed by whoever waits for the thread, and costs this core, not the process.
 
+use super::draws::Draws;
 use super::nrt::{NrtError, Remedy};
 use super::step::StepRow;
 use super::worker::{Setup, Worker};
@@ -47,7 +48,7 @@ pub(super) enum Answer {
     Done,
     /// The runtime is open.
     Opened { simulated: bool },
-    /// The step with its logits if the core is the first of its replica, and whether they are good.
+    /// The step with its logits and tokens if the core is the first of its replica, and whether they are good.
     Step(StepBuffer, Result<(), CoreError>),
     /// Of [`Job::ReadPrefix`] and [`Job::WritePrefix`], whose memory goes back and forth.
     Prefix(Vec<u8>),
@@ -63,6 +64,7 @@ pub(super) struct StepBuffer {
     pub(super) tokens: Vec<i32>,
     /// `[wanted, vocab_size]`, in the rows' order.
     pub(super) logits: Vec<f32>,
+    pub(super) draws: Draws,
     /// Tokens that were run beside the rows'.
     pub(super) padded: usize,
 }
@@ -74,6 +76,8 @@ pub(super) enum CoreError {
     Call { core: usize, error: NrtError },
     #[error("core {core} of this process: a logit of slot {slot} is not a number")]
     NotANumber { core: usize, slot: usize },
+    #[error("core {core} of this process: what it drew for slot {slot} is no token")]
+    NoToken { core: usize, slot: usize },
     #[error("core {core} of this process has not answered for {limit:?}; see `mondai doctor neuron`")]
     Hung { core: usize, limit: Duration },
     #[error("core {core} of this process: its thread ended, which is a mistake of mondai's")]
@@ -97,7 +101,7 @@ impl CoreError {
                 Remedy::Retry | Remedy::FailRequest | Remedy::Shrink => false,
                 Remedy::LoseCore | Remedy::GiveUp => true,
             },
-            Self::NotANumber { .. } => false,
+            Self::NotANumber { .. } | Self::NoToken { .. } => false,
             Self::Hung { .. } | Self::Ended { .. } | Self::Repeated { .. } | Self::Open { .. } => true,
         }
     }

@@ -7,7 +7,7 @@
 
 use super::artifact::{Artifact, default_folder, ranks_of};
 use super::core::{CoreError, Job, StepBuffer};
-use super::hlo::{ArrayShape, Input, InputSource};
+use super::hlo::{ArrayShape, Input, InputSource, Sampling};
 use super::layout::CacheLayout;
 use super::nrt::Rank;
 use super::replica::Replica;
@@ -135,7 +135,7 @@ impl NeuronBackend {
             None => programs_folder(&device.models_dir, &model.name)?,
         };
         let artifact = Artifact::open(&folder, model)?;
-        let (plan, ranks, cores) = (artifact.plan, artifact.ranks, device.cores.max(1));
+        let (plan, ranks, cores) = (artifact.plan, artifact.variant.ranks, device.cores.max(1));
         if !cores.is_multiple_of(ranks) {
             return Err(OtherCores { folder, asked: cores, ranks }.into());
         }
@@ -148,6 +148,7 @@ impl NeuronBackend {
         let context_len = if options.context_len == 0 { plan.context } else { options.context_len };
         let asked = OpenOptions { slots, context_len, ..options.clone() };
         let mut limits = rules::limits(NAME, model, &asked)?;
+        limits.draws = artifact.variant.sampling == Sampling::Device;
         if limits.context_len > plan.context {
             return Err(OtherContext { folder, asked: limits.context_len, compiled: plan.context }.into());
         }
@@ -241,6 +242,7 @@ impl NeuronBackend {
             self.held[row.slot.0] = row.start;
         }
         logits.resize(rows.iter().map(|row| row.tokens.len() - row.logits_from).sum());
+        logits.resize_drawn(rows.iter().filter(|row| row.draw.is_some()).count());
         let mut ran = Ok(());
         for replica in self.replicas.iter_mut().filter(|replica| !replica.rows.is_empty()) {
             ran = ran.and(replica.begin_step());
@@ -270,6 +272,7 @@ impl NeuronBackend {
             let buffer = replica.buffer();
             buffer.rows.clear();
             buffer.tokens.clear();
+            buffer.draws.clear();
         }
         for (idx, row) in rows.iter().enumerate() {
             let (replica, slot) = self.place(row.slot);
@@ -280,6 +283,7 @@ impl NeuronBackend {
             buffer.rows.push(StepRow { slot, start, len: tokens.len(), logits_from });
             // The rules have let through none outside the vocabulary.
             buffer.tokens.extend(tokens.iter().map(|&token| token as i32));
+            buffer.draws.push(row.draw.as_ref());
         }
         Ok(())
     }
@@ -340,9 +344,10 @@ fn layout(cache: &ArrayShape) -> Option<CacheLayout> {
     Some(CacheLayout { kv_heads, context, row_bytes: head_dim * cache.element.size() })
 }
 
-/// Puts a replica's logits where the step's rows have theirs.
+/// Puts a replica's logits and tokens where the step's rows have theirs.
 fn put(rows: &[Row<'_>], of_replica: &[usize], buffer: &StepBuffer, logits: &mut Logits) {
     let mut done = 0;
+    let mut drawn = buffer.draws.drawn.iter();
     for &idx in of_replica {
         let wanted = |row: &Row<'_>| row.tokens.len() - row.logits_from;
         let place: usize = rows[..idx].iter().map(wanted).sum();
@@ -350,6 +355,10 @@ fn put(rows: &[Row<'_>], of_replica: &[usize], buffer: &StepBuffer, logits: &mut
             let row = logits.row_mut(place + offset);
             row.copy_from_slice(&buffer.logits[done * row.len()..][..row.len()]);
             done += 1;
+        }
+        if rows[idx].draw.is_some() {
+            let place = rows[..idx].iter().filter(|row| row.draw.is_some()).count();
+            logits.drawn_mut()[place] = *drawn.next().expect("a row that asked for a token has one");
         }
     }
 }

@@ -4,12 +4,12 @@
 //! written to a folder ([`emit`]) or compiled ([`compile`]) with what their inputs mean ([`sidecar`]).
 //!
 //! In a server: a folder of compiled programs, opened and checked ([`artifact`]); the runtime library (`nrt`); how a
-//! step's rows become runs of programs (`step`); what lies on a core and runs there (`worker`), on a thread of its
+//! step's rows become runs of programs (`step`) and what of them is drawn there (`draws`); what lies on a core and runs there (`worker`), on a thread of its
 //! own (`core`); the cores that hold the model together (`replica`); and all of them behind one
 //! [`Backend`](super::Backend) (`device`). [`doctor`] says what a machine
 //! lacks.
 //!
-//! May use `model`. Absent: a queue, sampling; and nothing of it has run on a device yet, only on the fake library
+//! May use `model`. Absent: a queue; and nothing of it has run on a device yet, only on the fake library
 //! of `tests/fake_nrt/`.
 
 pub mod artifact;
@@ -17,6 +17,7 @@ pub mod compile;
 mod core;
 pub(super) mod device;
 pub mod doctor;
+mod draws;
 pub mod emit;
 pub mod hlo;
 mod layout;

@@ -1,7 +1,7 @@
 //! Which programs a model is written as, and each of them written.
 
 use super::{
-    hlo::{self, Bucket, CachePlan, LowerError, Lowered, Precision},
+    hlo::{self, Bucket, CachePlan, LowerError, Lowered, Variant},
     sidecar::Sidecar,
 };
 use crate::{
@@ -18,18 +18,14 @@ pub struct ProgramOptions {
     pub context_len: usize,
     /// None of them: [`Bucket::defaults`].
     pub buckets: Vec<Bucket>,
-    pub precision: Precision,
-    /// Cores that share the model: see [`lower`](hlo::lower).
-    pub ranks: usize,
+    pub variant: Variant,
 }
 
 /// The programs of one model, which share a cache.
 #[derive(Clone, Debug)]
 pub struct ProgramSet {
     pub plan: CachePlan,
-    pub precision: Precision,
-    /// Cores that share the model.
-    pub ranks: usize,
+    pub variant: Variant,
     /// Each once.
     pub buckets: Vec<Bucket>,
 }
@@ -73,7 +69,7 @@ impl ProgramSet {
             if options.buckets.is_empty() { Bucket::defaults(plan) } else { options.buckets.clone() };
         let mut seen = HashSet::new();
         buckets.retain(|bucket| seen.insert(*bucket));
-        Ok(Self { plan, precision: options.precision, ranks: options.ranks, buckets })
+        Ok(Self { plan, variant: options.variant, buckets })
     }
 
     /// Writes the program of a bucket, of this set or not: a matter of some 30 ms.
@@ -82,7 +78,7 @@ impl ProgramSet {
     /// [`ProgramError::Lower`]: the cache does not hold the bucket, the device not the cache, or the model has no
     /// equal parts for the ranks.
     pub fn write(&self, graph: &Graph, bucket: Bucket) -> Result<Program, ProgramError> {
-        let lowered = hlo::lower(graph, self.plan, bucket, self.precision, self.ranks)
+        let lowered = hlo::lower(graph, self.plan, bucket, self.variant)
             .map_err(|source| ProgramError::Lower { bucket, source })?;
         let hlo = lowered.module.to_bytes();
         let sidecar = Sidecar::of(&lowered, self, bucket, &hlo);

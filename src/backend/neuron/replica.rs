@@ -2,7 +2,8 @@
 //!
 //! A job is every rank's, and they are at it at the same time: a program of several ranks is loaded, and runs, once
 //! all of them have come. So a rank that is lost takes the replica with it, and that is found as soon as it is
-//! known, while the others still wait for it. All ranks compute the same logits, and the first's are read.
+//! known, while the others still wait for it. All ranks compute the same logits, and draw
+//! the same tokens; the first's are read.
 
 use super::core::{Answer, Core, CoreError, Job, StepBuffer};
 use super::device::Patience;
@@ -17,7 +18,7 @@ pub(super) struct Replica {
     cores: Vec<Core>,
     /// What each core answered to the last job.
     heard: Vec<Option<Result<Answer, CoreError>>>,
-    /// Each rank's, alike but for the logits; taken while its thread has it.
+    /// Each rank's, alike but for the logits and the tokens drawn; taken while its thread has it.
     buffers: Vec<StepBuffer>,
     /// Which rows of the step are this replica's.
     pub(super) rows: Vec<usize>,
@@ -89,7 +90,7 @@ impl Replica {
         &mut self.buffers[0]
     }
 
-    /// The last step, with its logits.
+    /// The last step, with its logits and the tokens drawn.
     pub(super) fn ran(&self) -> &StepBuffer {
         &self.buffers[0]
     }
@@ -102,6 +103,7 @@ impl Replica {
             if let Some(first) = before.first() {
                 buffer.rows.clone_from(&first.rows);
                 buffer.tokens.clone_from(&first.tokens);
+                buffer.draws.ask_as(&first.draws);
             }
             let poisoned = buffer.rows.iter().filter(|row| self.poisoned[row.slot]);
             buffer.cleared.clear();

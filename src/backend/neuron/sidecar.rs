@@ -2,7 +2,7 @@
 //! from a compiled program.
 
 use super::{
-    hlo::{Bucket, CachePlan, ElementType, InputSource, Lowered, Precision},
+    hlo::{Bucket, CachePlan, ElementType, InputSource, Lowered, Precision, Sampling, Variant},
     programs::ProgramSet,
     target::Target,
 };
@@ -29,6 +29,9 @@ pub struct Sidecar {
     pub cache: CacheSizes,
     /// Cores that share the model; shapes are of one's part.
     pub tensor_parallel: usize,
+    /// Who chooses tokens; the host, in a file that does not say.
+    #[serde(default)]
+    pub sampling: Sampling,
     /// In the order of the program's parameters.
     pub inputs: Vec<Bound>,
     /// In the order of its results.
@@ -78,7 +81,7 @@ pub struct Bound {
     #[serde(rename = "type")]
     pub element: ElementType,
     pub shape: Vec<usize>,
-    /// `tokens`, `positions`, `slots`, `selected`, `cache`, `table` or `weight`.
+    /// `tokens`, `positions`, `slots`, `selected`, `drawn after`, `allowed`, `draw`, `cache`, `table` or `weight`.
     pub is: String,
     /// The dimension that each core has a part of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,7 +101,7 @@ pub struct Yielded {
 
 impl Sidecar {
     pub(super) fn of(lowered: &Lowered, set: &ProgramSet, bucket: Bucket, hlo: &[u8]) -> Self {
-        let &ProgramSet { plan, precision, ranks, .. } = set;
+        let &ProgramSet { plan, variant: Variant { precision, ranks, sampling }, .. } = set;
         let Lowered { module, inputs, outputs } = lowered;
         let bound = inputs.iter().map(|input| Bound {
             name: input.name.clone(),
@@ -124,6 +127,7 @@ impl Sidecar {
             bucket: Sizes { slots: bucket.slots, width: bucket.width, context: bucket.context },
             cache: CacheSizes { slots: plan.slots, context: plan.context },
             tensor_parallel: ranks,
+            sampling,
             inputs: bound.collect(),
             outputs: results.collect(),
             compiled: None,
@@ -164,6 +168,11 @@ impl Sidecar {
     /// The cache that the program shares with the others of its model.
     pub fn plan(&self) -> CachePlan {
         CachePlan { slots: self.cache.slots, context: self.cache.context }
+    }
+
+    pub fn variant(&self) -> Variant {
+        let &Self { precision, tensor_parallel: ranks, sampling, .. } = self;
+        Variant { precision, ranks, sampling }
     }
 
     pub fn bucket(&self) -> Bucket {
@@ -211,6 +220,9 @@ fn source_name(source: InputSource) -> &'static str {
         InputSource::Positions => "positions",
         InputSource::Slots => "slots",
         InputSource::Selected => "selected",
+        InputSource::DrawnAfter => "drawn after",
+        InputSource::Allowed => "allowed",
+        InputSource::DrawNumbers => "draw",
         InputSource::Cache => "cache",
         InputSource::Cosines | InputSource::Sines => "table",
         InputSource::Weight { .. } => "weight",

@@ -22,6 +22,9 @@ impl<'a> Constant<'a> {
             | InputSource::Positions
             | InputSource::Slots
             | InputSource::Selected
+            | InputSource::DrawnAfter
+            | InputSource::Allowed
+            | InputSource::DrawNumbers
             | InputSource::Cache => return None,
             InputSource::Cosines => rotary_table(&model.graph, plan.context, f64::cos),
             InputSource::Sines => rotary_table(&model.graph, plan.context, f64::sin),

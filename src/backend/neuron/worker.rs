@@ -2,7 +2,10 @@
 
 use super::artifact::Program;
 use super::core::{CoreError, StepBuffer};
-use super::hlo::{ALIAS_SUFFIX, ArrayShape, Bucket, CachePlan, ElementType, Family, InputSource};
+use super::draws::{DrawTensors, Drawing, NoToken};
+use super::hlo::{
+    ALIAS_SUFFIX, ArrayShape, Bucket, CachePlan, DRAWN, ElementType, Family, InputSource, LOGITS,
+};
 use super::layout::CacheLayout;
 use super::nrt::{
     LoadedProgram, NrtError, Numbering, Rank, Remedy, Runtime, Tensor, TensorInfo, TensorSet, Usage,
@@ -61,6 +64,7 @@ struct Loaded {
     slots: Rc<Tensor>,
     selected: Option<Rc<Tensor>>,
     logits: Rc<Tensor>,
+    drawing: Option<Drawing>,
     program: LoadedProgram,
 }
 
@@ -157,13 +161,14 @@ impl Worker {
             self.call(inputs.add(name.map_err(|reason| self.refuse(reason))?, &tensor))?;
             bound.insert(&input.name, tensor);
         }
-        let mut logits = None;
+        let mut yielded: HashMap<&str, Rc<Tensor>> = HashMap::new();
         for (idx, output) in program.outputs.iter().enumerate() {
             let replaced = output.replaces.as_deref().and_then(|name| bound.get(name));
             let tensor = match replaced {
                 Some(tensor) => Rc::clone(tensor),
-                None => Rc::clone(logits.insert(self.tensor(&output.name, &output.shape)?)),
+                None => self.tensor(&output.name, &output.shape)?,
             };
+            yielded.insert(&output.name, Rc::clone(&tensor));
             let name = names.find(Usage::Output, idx, &output.name, &output.shape);
             self.call(outputs.add(name.map_err(|reason| self.refuse(reason))?, &tensor))?;
         }
@@ -172,16 +177,25 @@ impl Worker {
             let input = program.inputs.iter().find(|input| input.source == source)?;
             bound.get(input.name.as_str()).map(Rc::clone)
         };
+        let logits = yielded.remove(LOGITS);
         let step = (of(InputSource::Tokens), of(InputSource::Positions), of(InputSource::Slots), logits);
         let (Some(tokens), Some(positions), Some(slots), Some(logits)) = step else {
             let reason = "it lacks tokens, positions, slots or logits; run `mondai compile` again";
             return Err(self.refuse(format!("{}: {reason}", program.neff.display())));
         };
         let selected = of(InputSource::Selected);
-        Ok(Loaded { inputs, outputs, tokens, positions, slots, selected, logits, program: loaded })
+        let draw = (of(InputSource::Allowed), of(InputSource::DrawNumbers), yielded.remove(DRAWN));
+        let drawing = match draw {
+            (Some(allowed), Some(numbers), Some(drawn)) => {
+                let tensors = DrawTensors { after: of(InputSource::DrawnAfter), allowed, numbers, drawn };
+                Some(self.call(Drawing::new(tensors, program.bucket, self.setup.vocab_size))?)
+            }
+            _ => None,
+        };
+        Ok(Loaded { inputs, outputs, tokens, positions, slots, selected, logits, drawing, program: loaded })
     }
 
-    /// Runs a step's rows and fills its logits.
+    /// Runs a step's rows and fills its logits, and its tokens where they are drawn here.
     pub(super) fn step(&mut self, step: &mut StepBuffer) -> Result<(), CoreError> {
         let ran = self.run_all(step);
         self.failures = if ran.is_ok() { 0 } else { self.failures + 1 };
@@ -201,6 +215,7 @@ impl Worker {
         if self.is_read() {
             let wanted: usize = step.rows.iter().map(|row| row.len - row.logits_from).sum();
             step.logits.resize(wanted * self.setup.vocab_size, 0.0);
+            step.draws.begin();
         }
         self.planner.plan(&step.rows);
         let run_tokens = |run: &Run| self.planner.bucket(run.program).tokens();
@@ -236,18 +251,27 @@ impl Worker {
         if let (Some(selected), [piece]) = (&program.selected, pieces) {
             call(selected.write_integers(&[integer(piece.len - 1)]))?;
         }
+        if let Some(drawing) = &mut program.drawing {
+            call(drawing.write(pieces, &step.rows, &step.draws))?;
+        }
         call(execute(program))
     }
 
-    /// Reads what logits a run has of those that are wanted.
-    fn read(&self, run: usize, step: &mut StepBuffer) -> Result<(), CoreError> {
+    /// Reads what logits a run has of those that are wanted, and what it drew.
+    fn read(&mut self, run: usize, step: &mut StepBuffer) -> Result<(), CoreError> {
         let run = self.planner.runs[run].clone();
-        let (program, bucket) = (&self.programs[run.program], self.planner.bucket(run.program));
-        for piece in &self.planner.pieces[run.pieces] {
+        let (program, bucket) = (&mut self.programs[run.program], self.planner.bucket(run.program));
+        let (pieces, core) = (&self.planner.pieces[run.pieces], self.setup.core);
+        for piece in pieces {
             read_logits(program, bucket, piece, step, self.setup.vocab_size)
-                .map_err(|error| error.of(self.setup.core))?;
+                .map_err(|error| error.of(core))?;
         }
-        Ok(())
+        let Some(drawing) = &mut program.drawing else { return Ok(()) };
+        drawing.read(pieces, &step.rows, &mut step.draws).map_err(|error| match error {
+            NoToken::Call(error) => CoreError::Call { core, error },
+            NoToken::NotANumber { slot } => CoreError::NotANumber { core, slot },
+            NoToken::OutOfRange { slot } => CoreError::NoToken { core, slot },
+        })
     }
 
     /// Zeros what a slot holds from a position on.
@@ -359,7 +383,7 @@ fn read_logits(
     }
     let line = match bucket.family() {
         Family::Prefill => 0,
-        Family::Decode | Family::ShortRows => line(bucket, row.slot) * bucket.width + first - piece.from,
+        Family::Decode | Family::ShortRows => bucket.line(row.slot) * bucket.width + first - piece.from,
     };
     let before: usize = step.rows[..piece.row].iter().map(|row| row.len - row.logits_from).sum();
     let place = (before + first - row.logits_from) * vocab_size;
@@ -369,11 +393,6 @@ fn read_logits(
         true => Err(NoLogits::NotANumber { slot: row.slot }),
         false => Ok(()),
     }
-}
-
-/// Which of a program's rows is a slot's.
-fn line(bucket: Bucket, slot: usize) -> usize {
-    if bucket.slots == 1 { 0 } else { slot }
 }
 
 fn integer(number: usize) -> i32 {
@@ -393,7 +412,7 @@ impl Staging {
         for piece in pieces {
             let row = step.rows[piece.row];
             let before: usize = step.rows[..piece.row].iter().map(|row| row.len).sum();
-            let of_piece = line(bucket, row.slot) * bucket.width..;
+            let of_piece = bucket.line(row.slot) * bucket.width..;
             let place = of_piece.start..of_piece.start + piece.len;
             tokens[place.clone()].copy_from_slice(&step.tokens[before + piece.from..][..piece.len]);
             let first = row.start + piece.from;

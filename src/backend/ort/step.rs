@@ -57,7 +57,7 @@ impl Inputs {
     }
 
     fn add(&mut self, row: &Row<'_>, kv_heads: usize, bound_context: usize) {
-        let &Row { slot: Slot(slot), start, tokens, logits_from } = row;
+        let &Row { slot: Slot(slot), start, tokens, logits_from, .. } = row;
         let slot = slot - self.slots.start;
         let first = self.tokens.len();
         self.selected.extend((first + logits_from..first + tokens.len()).map(|token| token as i64));
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     fn row(slot: usize, start: usize, tokens: &[u32], logits_from: usize) -> Row<'_> {
-        Row { slot: Slot(slot), start, tokens, logits_from }
+        Row { slot: Slot(slot), start, tokens, logits_from, draw: None }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The same tokens on a NeuronCore and on the CPU: how far apart the logits are, and how long a step takes.
 
-use crate::backend::{self, Backend, Logits, NEURON, OpenOptions, Row, Slot, WeightsForm};
+use crate::backend::{self, Backend, Draw, Logits, NEURON, OpenOptions, Row, Slot, WeightsForm};
 use crate::cli::loaded::{open_model, open_options};
 use crate::config::ModelSettings;
 use crate::text::TokenId;
@@ -27,10 +27,13 @@ impl Subject {
         Ok(Self { backend, logits })
     }
 
-    /// Writes tokens to a slot; the time it took. The last one's logits are had.
+    /// Writes tokens to a slot; the time it took. The last one's logits are had, and the best token by them where the
+    /// backend draws.
     fn write(&mut self, slot: usize, start: usize, tokens: &[TokenId]) -> Result<Duration> {
         let began = Instant::now();
-        let row = Row { slot: Slot(slot), start, tokens, logits_from: tokens.len() - 1 };
+        let greedy = Draw { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, uniform: 0.0, allowed: None };
+        let draw = self.backend.limits().draws.then_some(greedy);
+        let row = Row { slot: Slot(slot), start, tokens, logits_from: tokens.len() - 1, draw };
         self.backend.extend(&[row], &mut self.logits)?;
         Ok(began.elapsed())
     }
@@ -66,10 +69,17 @@ pub(super) fn run(settings: &ModelSettings) -> Result<()> {
     reference.write(0, 0, &prompt)?;
     let steps = STEPS.min(limits.context_len - n_prompt);
     let (mut far, mut times, mut parted) = (Distance::default(), Vec::with_capacity(steps), None);
+    let mut drawn = 0;
     for step in 0..steps {
         let (expected, actual) = (reference.logits.row(0), device.logits.row(0));
         far.compare(expected, actual);
         let token = best(expected);
+        drawn += device
+            .logits
+            .drawn()
+            .iter()
+            .filter(|drawn| actual[drawn.token as usize] == highest(actual))
+            .count();
         if parted.is_none() && best(actual) != token {
             parted = Some(step);
         }
@@ -91,6 +101,14 @@ pub(super) fn run(settings: &ModelSettings) -> Result<()> {
     match parted {
         None => writeln!(out, "greedy tokens  {steps} of {steps} are the CPU's")?,
         Some(step) => writeln!(out, "greedy tokens  the first that is not the CPU's is number {}", step + 1)?,
+    }
+    if limits.draws {
+        writeln!(out, "drawn tokens   {drawn} of {steps} are the best of the core's own logits")?;
+        if drawn < steps {
+            bail!(
+                "the core draws tokens that are not the best of its logits; compile without --sampling device, and see docs/neuron.md for what to report"
+            );
+        }
     }
     let Distance { worst, largest, not_numbers } = far;
     writeln!(out, "logits         {worst:.4} from the CPU's at most; the largest is {largest:.1}")?;
@@ -118,6 +136,10 @@ impl Distance {
             self.not_numbers += usize::from(actual.is_nan());
         }
     }
+}
+
+fn highest(logits: &[f32]) -> f32 {
+    logits.iter().copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
 fn best(logits: &[f32]) -> TokenId {

@@ -3,7 +3,7 @@
 
 use super::Format;
 use crate::backend::neuron::{
-    hlo::ElementType,
+    hlo::{ElementType, Sampling},
     neff::{Header, Member, Neff},
     sidecar::{CacheSizes, Compiled, Sidecar, Sizes},
 };
@@ -145,6 +145,9 @@ fn print_program(out: &mut impl Write, form: &str, sidecar: &Sidecar) -> io::Res
     writeln!(out, "  {:<10}{cache_slots} slots of {cache_context} positions", "cache")?;
     if *tensor_parallel > 1 {
         writeln!(out, "  {:<10}{tensor_parallel} share the model; arrays are one's part", "cores")?;
+    }
+    if sidecar.sampling == Sampling::Device {
+        writeln!(out, "  {:<10}the device draws a token for each row", "sampling")?;
     }
     if let Some(Compiled { key, target, lnc, compiler, flags, neff_sha256, neff_bytes }) = compiled {
         writeln!(out, "\nCompiled")?;

@@ -11,6 +11,7 @@ fn limits(slots: usize, max_step_rows: usize, max_step_tokens: usize) -> Limits 
         vocab_size: 8,
         max_step_rows,
         max_step_tokens,
+        draws: false,
     }
 }
 

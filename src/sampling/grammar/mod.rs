@@ -84,7 +84,7 @@ pub struct TokenMask {
 }
 
 impl TokenMask {
-    fn new(n_words: usize) -> Self {
+    pub(super) fn new(n_words: usize) -> Self {
         Self { words: vec![0; n_words] }
     }
 
@@ -99,7 +99,7 @@ impl TokenMask {
         &self.words
     }
 
-    fn set(&mut self, token: TokenId, allowed: bool) {
+    pub(super) fn set(&mut self, token: TokenId, allowed: bool) {
         // `document_end` may lie just past the model's logits.
         if let Some(word) = self.words.get_mut((token / u32::BITS) as usize) {
             let bit = 1 << (token % u32::BITS);
@@ -207,6 +207,11 @@ impl Grammar {
             }
         }
         Ok(&self.mask)
+    }
+
+    /// What [`mask`](Self::mask) said last.
+    pub fn last_mask(&self) -> &TokenMask {
+        &self.mask
     }
 
     /// Moves on by a sampled token. A token that would leave no room to finish is not taken: the

@@ -197,3 +197,48 @@ fn log_probabilities_are_the_raw_models() {
     let none = SamplingParams { logprobs: Some(0), ..params };
     assert_eq!(sampler(&none).sample(&mut logits.to_vec(), None).unwrap().logprobs.unwrap().top, []);
 }
+
+#[test]
+fn a_draw_made_elsewhere_takes_the_place_of_one_made_here() {
+    for params in variants() {
+        let (mut here, mut elsewhere) = (sampler(&params), sampler(&params));
+        for n in 0..5 {
+            let mut logits = model_like(500, n);
+            let (of_draw, uniform) = elsewhere.draw().expect("nothing but the logits is needed");
+            let expected = here.sample(&mut logits.clone(), None).unwrap();
+            // Whoever draws has the parameters and the number, and no more.
+            let plain = SamplingParams { seed: params.seed, ..of_draw.clone() };
+            assert_eq!(super::uniform(params.seed, n), uniform);
+            let mut another = sampler(&plain);
+            another.n_draws = n;
+            let token = another.sample(&mut logits, None).unwrap().token;
+            assert_eq!(elsewhere.drawn(token, -1.5, None).unwrap(), expected);
+        }
+    }
+}
+
+#[test]
+fn a_choice_that_needs_more_than_its_logits_is_made_here() {
+    let is_made_here = |params: SamplingParams| sampler(&params).draw().is_none();
+    let plain = SamplingParams::default;
+    for params in variants() {
+        assert!(!is_made_here(params));
+    }
+    assert!(!is_made_here(SamplingParams { logprobs: Some(0), ..plain() }));
+    assert!(is_made_here(SamplingParams { logprobs: Some(1), ..plain() }));
+    assert!(is_made_here(SamplingParams { logit_bias: vec![(1, 1.0)], ..plain() }));
+    assert!(is_made_here(SamplingParams { repetition_penalty: 1.1, ..plain() }));
+    assert!(is_made_here(SamplingParams { frequency_penalty: 0.1, ..plain() }));
+    assert!(is_made_here(SamplingParams { presence_penalty: 0.1, ..plain() }));
+}
+
+#[test]
+fn a_draw_made_elsewhere_is_reported_and_held_to_its_mask() {
+    let mut sampler = sampler(&SamplingParams { logprobs: Some(0), ..Default::default() });
+    let sampled = sampler.drawn(7, -1.5, None).unwrap();
+    assert_eq!(sampled.logprobs, Some(TokenLogprobs { logprob: -1.5, top: Vec::new() }));
+    let mut mask = TokenMask::new(1);
+    mask.set(8, true);
+    assert_eq!(sampler.drawn(7, -1.5, Some(&mask)), Err(SampleError::NothingAllowed));
+    assert_eq!(sampler.drawn(8, -1.5, Some(&mask)).unwrap().token, 8);
+}

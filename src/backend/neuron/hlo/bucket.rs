@@ -83,6 +83,11 @@ impl Bucket {
         }
     }
 
+    /// Which of its rows is a slot's.
+    pub fn line(self, slot: usize) -> usize {
+        if self.slots == 1 { 0 } else { slot }
+    }
+
     /// # Errors
     /// If a step of it would not fit the cache. A padded token is written to a position of the scratch slot
     /// of its own, so that there must be as many positions as tokens.

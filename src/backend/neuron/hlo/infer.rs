@@ -2,7 +2,7 @@
 //!
 //! The builder asks it what it has built, and the verifier whether what is written agrees.
 
-use super::module::{ArrayShape, ElementType, Operation, Scalar, Shape, Stride, Unary};
+use super::module::{ArrayShape, Binary, ElementType, Operation, Scalar, Shape, Stride, Unary};
 
 /// The shape of the result, or why there is none. Where the operands leave it open (a parameter's, what a
 /// broadcast or reshape makes, the type a product is summed in), it is `declared`.
@@ -46,7 +46,7 @@ pub(super) fn infer(
         Operation::Convert => Ok(ArrayShape::new(declared.element, &operands[0].dimensions)),
         Operation::Copy => Ok(operands[0].clone()),
         Operation::Unary(unary) => of_floats(*unary, operands[0]),
-        Operation::Binary(_) => same(operands[0], operands[1]).cloned(),
+        Operation::Binary(binary) => of_pairs(*binary, operands[0], operands[1]),
         Operation::LessOrEqual => {
             same(operands[0], operands[1])?;
             Ok(ArrayShape::new(ElementType::Pred, &operands[0].dimensions))
@@ -171,6 +171,14 @@ fn concatenate(operands: &[&ArrayShape], dimension: usize) -> Result<ArrayShape,
 fn of_floats(unary: Unary, operand: &ArrayShape) -> Result<ArrayShape, String> {
     ensure(operand.element == ElementType::F32, || format!("{unary:?} of {operand}, which is not f32"))?;
     Ok(operand.clone())
+}
+
+fn of_pairs(binary: Binary, left: &ArrayShape, right: &ArrayShape) -> Result<ArrayShape, String> {
+    if matches!(binary, Binary::And | Binary::ShiftRightLogical) {
+        let is_integer = left.element == ElementType::S32;
+        ensure(is_integer, || format!("the bits of {left}, which is not s32"))?;
+    }
+    same(left, right).cloned()
 }
 
 fn dot(

@@ -13,6 +13,7 @@ use super::{
     attention::Attention,
     bucket::{BadBucket, Bucket, CachePlan, Family},
     builder::{BuildError, ModuleBuilder, Output, Value, replaced_name},
+    draw::{DRAW_NUMBERS, WORD_TOKENS, draw, padded_vocab},
     module::{ArrayShape, Binary, ElementType, Module, Scalar, Stride, Unary},
     split::{Indivisible, check_ranks, split_dimension},
     verify::{Violation, verify},
@@ -39,13 +40,47 @@ impl Precision {
     }
 }
 
+/// Who chooses the next token from logits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sampling {
+    /// The program yields logits and no more.
+    #[default]
+    Host,
+    /// It also draws a token from them for each of its rows; the logits need not be read then.
+    Device,
+}
+
+impl Sampling {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Device => "device",
+        }
+    }
+}
+
+/// How a model is written as programs, but for their shapes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Variant {
+    pub precision: Precision,
+    /// Cores that share the model.
+    pub ranks: usize,
+    pub sampling: Sampling,
+}
+
+/// What the results are called that are no cache.
+pub(in super::super) const LOGITS: &str = "logits";
+pub(in super::super) const DRAWN: &str = "drawn";
+
 /// A program, and what its inputs and outputs mean.
 #[derive(Clone, Debug)]
 pub struct Lowered {
     pub module: Module,
     /// In the order of the module's parameters.
     pub inputs: Vec<Input>,
-    /// In the order of the module's results: the logits, then the caches.
+    /// In the order of the module's results: the logits, what is drawn from them if the device does that, then the
+    /// caches.
     pub outputs: Vec<String>,
 }
 
@@ -68,6 +103,12 @@ pub enum InputSource {
     Slots,
     /// The token whose logits are wanted.
     Selected,
+    /// Of each row of several tokens, the one that a token is drawn after.
+    DrawnAfter,
+    /// Of each row, the tokens that may be drawn, a bit each, lowest first; none beyond the vocabulary.
+    Allowed,
+    /// Of each row, [`DRAW_NUMBERS`] numbers that the draw goes by.
+    DrawNumbers,
     /// `[slots + 1, kv_heads, context, head_dim]`, updated in place. Begins as zeros: what has not been
     /// written yet is multiplied by zero.
     Cache,
@@ -86,7 +127,12 @@ pub enum InputSource {
 impl InputSource {
     /// Written anew for every step, and each program's own; the others are shared by all programs.
     pub fn is_of_step(self) -> bool {
-        matches!(self, Self::Tokens | Self::Positions | Self::Slots | Self::Selected)
+        matches!(self, Self::Tokens | Self::Positions | Self::Slots | Self::Selected) || self.is_of_draw()
+    }
+
+    /// What the device draws by. Only runs that draw write it, and so all of it is zero at first.
+    pub fn is_of_draw(self) -> bool {
+        matches!(self, Self::DrawnAfter | Self::Allowed | Self::DrawNumbers)
     }
 }
 
@@ -105,7 +151,7 @@ pub enum LowerError {
     Violation(#[from] Violation),
 }
 
-/// Writes the program of one bucket for so many ranks, and checks it.
+/// Writes the program of one bucket, and checks it.
 ///
 /// # Errors
 /// [`LowerError::Bucket`], [`LowerError::CacheTooLarge`]: the cache does not hold the bucket, or the device not
@@ -114,9 +160,9 @@ pub fn lower(
     graph: &Graph,
     plan: CachePlan,
     bucket: Bucket,
-    precision: Precision,
-    ranks: usize,
+    variant: Variant,
 ) -> Result<Lowered, LowerError> {
+    let ranks = variant.ranks;
     bucket.check(plan)?;
     check_ranks(graph, ranks)?;
     let rows = plan.slots.checked_add(1).and_then(|slots| slots.checked_mul(plan.context));
@@ -124,14 +170,18 @@ pub fn lower(
     if rows.is_none_or(|rows| rows > 1 << f32::MANTISSA_DIGITS) {
         return Err(LowerError::CacheTooLarge(plan));
     }
-    let mut lowering = Lowering::new(graph, plan, bucket, precision, ranks)?;
+    let mut lowering = Lowering::new(graph, plan, bucket, variant)?;
     let mut values: Vec<Value> = Vec::with_capacity(graph.nodes().len());
     for (id, node) in graph.nodes() {
         lowering.builder.enter(format!("{}.{}", kind(node), id.0));
         values.push(lowering.node(node, &values)?);
     }
-    let logits = values.pop().map(|value| Output { name: "logits".to_owned(), value, replaces: None });
-    let outputs: Vec<Output> = logits.into_iter().chain(lowering.attention.into_outputs()).collect();
+    let logits = values.pop().expect("a graph ends in its head");
+    let drawn = lowering.draw(logits)?;
+    let named = |name: &str, value| Output { name: name.to_owned(), value, replaces: None };
+    let drawn = drawn.map(|value| named(DRAWN, value));
+    let of_step = [named(LOGITS, logits)].into_iter().chain(drawn);
+    let outputs: Vec<Output> = of_step.chain(lowering.attention.into_outputs()).collect();
     let module = lowering.builder.finish(&outputs)?;
     verify(&module)?;
     let outputs = outputs.into_iter().map(|output| output.name).collect();
@@ -157,6 +207,7 @@ struct Lowering<'a> {
     inputs: Vec<Input>,
     tokens: Value,
     selected: Option<Value>,
+    draw: Option<DrawInputs>,
     /// Of each token's position, `[tokens, head_dim / 2]`.
     cosines: Value,
     sines: Value,
@@ -165,14 +216,20 @@ struct Lowering<'a> {
     weights: Vec<Value>,
 }
 
+/// What the device draws by.
+struct DrawInputs {
+    after: Option<Value>,
+    allowed: Value,
+    numbers: Value,
+}
+
 impl<'a> Lowering<'a> {
     /// Writes the parameters, and what all layers need of them.
     fn new(
         graph: &'a Graph,
         plan: CachePlan,
         bucket: Bucket,
-        precision: Precision,
-        ranks: usize,
+        Variant { precision, ranks, sampling }: Variant,
     ) -> Result<Self, BuildError> {
         let element = match precision {
             Precision::Bf16 => ElementType::Bf16,
@@ -182,13 +239,18 @@ impl<'a> Lowering<'a> {
         builder.enter("inputs".to_owned());
         let mut parameters = Parameters { builder: &mut builder, inputs: Vec::new() };
         let token_count = bucket.tokens();
-        let mut index = |name, source, range, len| parameters.index(name, source, len, range);
-        let tokens = index("tokens", InputSource::Tokens, graph.vocab_size(), token_count)?;
-        let positions = index("positions", InputSource::Positions, plan.context, token_count)?;
-        let slots = index("slots", InputSource::Slots, plan.slots + 1, token_count)?;
+        let tokens = parameters.index("tokens", InputSource::Tokens, token_count, graph.vocab_size())?;
+        let positions = parameters.index("positions", InputSource::Positions, token_count, plan.context)?;
+        let slots = parameters.index("slots", InputSource::Slots, token_count, plan.slots + 1)?;
         let selected = match bucket.family() {
-            Family::Prefill => Some(index("selected", InputSource::Selected, token_count, bucket.logits())?),
+            Family::Prefill => {
+                Some(parameters.index("selected", InputSource::Selected, bucket.logits(), token_count)?)
+            }
             Family::Decode | Family::ShortRows => None,
+        };
+        let draw = match sampling {
+            Sampling::Device => Some(DrawInputs::new(&mut parameters, graph.vocab_size(), bucket)?),
+            Sampling::Host => None,
         };
         let cache = graph.cache();
         let cache_shape =
@@ -224,6 +286,7 @@ impl<'a> Lowering<'a> {
             inputs,
             tokens,
             selected,
+            draw,
             cosines,
             sines,
             attention,
@@ -261,6 +324,17 @@ impl<'a> Lowering<'a> {
                 None => Ok(value(input)),
             },
         }
+    }
+
+    /// A token for each of the bucket's rows, if the device draws.
+    fn draw(&mut self, logits: Value) -> Result<Option<Value>, BuildError> {
+        let Some(DrawInputs { after, allowed, numbers }) = self.draw.take() else { return Ok(None) };
+        self.builder.enter("draw".to_owned());
+        let logits = match after {
+            Some(after) => self.builder.gather_rows(logits, after)?,
+            None => logits,
+        };
+        draw(&mut self.builder, logits, allowed, numbers).map(Some)
     }
 
     /// Over each run of as many values as the weight has, as rows of their own.
@@ -335,6 +409,24 @@ impl<'a> Lowering<'a> {
         let second = builder.reshape(second, &part_dimensions)?;
         let turned = builder.concatenate(&[first, second], apart)?;
         builder.reshape(turned, &whole)
+    }
+}
+
+impl DrawInputs {
+    fn new(parameters: &mut Parameters<'_>, vocab_size: usize, bucket: Bucket) -> Result<Self, BuildError> {
+        let rows = bucket.slots;
+        // The logits of a row are one line but for short rows.
+        let after = match bucket.family() {
+            Family::ShortRows => {
+                Some(parameters.index("drawn.after", InputSource::DrawnAfter, rows, bucket.tokens())?)
+            }
+            Family::Decode | Family::Prefill => None,
+        };
+        let words = ArrayShape::new(ElementType::S32, &[rows, padded_vocab(vocab_size) / WORD_TOKENS]);
+        let allowed = parameters.array("drawn.allowed", InputSource::Allowed, words)?;
+        let numbers = ArrayShape::new(ElementType::F32, &[rows, DRAW_NUMBERS]);
+        let numbers = parameters.array("drawn.numbers", InputSource::DrawNumbers, numbers)?;
+        Ok(Self { after, allowed, numbers })
     }
 }
 

@@ -139,6 +139,8 @@ pub struct Stride {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unary {
     Exponential,
+    /// Natural.
+    Log,
     Logistic,
     /// `1 / sqrt(x)`
     Rsqrt,
@@ -151,6 +153,11 @@ pub enum Binary {
     Multiply,
     Divide,
     Maximum,
+    Minimum,
+    /// Of integers, bit by bit.
+    And,
+    /// Of integers, to the right by so many bits; zeros come in.
+    ShiftRightLogical,
 }
 
 /// Of the types the device has, those a model needs. There is none of 64 bits: it would be cut to 32.
@@ -216,6 +223,7 @@ impl Operation {
             Self::Convert => "convert",
             Self::Copy => "copy",
             Self::Unary(Unary::Exponential) => "exponential",
+            Self::Unary(Unary::Log) => "log",
             Self::Unary(Unary::Logistic) => "logistic",
             Self::Unary(Unary::Rsqrt) => "rsqrt",
             Self::Binary(binary) => binary.opcode(),
@@ -249,6 +257,9 @@ impl Binary {
             Self::Multiply => "multiply",
             Self::Divide => "divide",
             Self::Maximum => "maximum",
+            Self::Minimum => "minimum",
+            Self::And => "and",
+            Self::ShiftRightLogical => "shift-right-logical",
         }
     }
 }

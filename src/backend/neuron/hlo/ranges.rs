@@ -12,7 +12,8 @@ use std::{
     ops::RangeInclusive,
 };
 
-/// Integers are added and multiplied as `f32` on the device, which has 24 bits for them.
+/// Integers are added and multiplied as `f32` on the device, which has 24 bits for them. Those whose bits are
+/// shifted and masked stay integers.
 const MAX_EXACT: i64 = 1 << 24;
 
 /// Smallest and largest; `None` where nothing is known.
@@ -30,8 +31,13 @@ pub(super) fn check_ranges(
         check_indices(instruction, &operands)?;
         let is_integer = shape.element == ElementType::S32;
         let range = if is_integer { range(&instruction.operation, &operands, shape, promised) } else { None };
-        if let Some((least, most)) = range.filter(|_| matches!(instruction.operation, Operation::Binary(_)))
-            && (least < -MAX_EXACT || most > MAX_EXACT)
+        let rounded = match instruction.operation {
+            Operation::Binary(_) => range,
+            // To floats.
+            Operation::Convert => operands.first().and_then(|(_, range)| *range),
+            _ => None,
+        };
+        if let Some((least, most)) = rounded.filter(|(least, most)| *least < -MAX_EXACT || *most > MAX_EXACT)
         {
             let rule = Rule::IntegerRange(format!("{least} to {most}"));
             return Err(Violation { place: instruction.name.clone(), rule });
@@ -101,6 +107,7 @@ fn combined(binary: Binary, (a, b): (i64, i64), (c, d): (i64, i64)) -> Range {
             Some((*ends.iter().min()?, *ends.iter().max()?))
         }
         Binary::Maximum => Some((a.max(c), b.max(d))),
-        Binary::Divide => None,
+        Binary::Minimum => Some((a.min(c), b.min(d))),
+        Binary::Divide | Binary::And | Binary::ShiftRightLogical => None,
     }
 }

@@ -228,6 +228,19 @@ impl Tensor {
         self.write(0, unsafe { slice::from_raw_parts(from.as_ptr().cast(), size_of_val(from)) })
     }
 
+    /// Writes from the word of that index on.
+    pub(crate) fn write_words(&self, first: usize, from: &[u32]) -> Result<(), NrtError> {
+        // SAFETY: as of `write_integers`.
+        let bytes = unsafe { slice::from_raw_parts(from.as_ptr().cast(), size_of_val(from)) };
+        self.write(first * size_of::<u32>(), bytes)
+    }
+
+    /// Writes from the start.
+    pub(crate) fn write_floats(&self, from: &[f32]) -> Result<(), NrtError> {
+        // SAFETY: as of `write_integers`.
+        self.write(0, unsafe { slice::from_raw_parts(from.as_ptr().cast(), size_of_val(from)) })
+    }
+
     /// Reads from the value of that index on.
     pub(crate) fn read_floats(&self, first: usize, into: &mut [f32]) -> Result<(), NrtError> {
         let size = size_of_val(into);

@@ -13,6 +13,8 @@ fn bytes_are_kept_and_fresh_memory_is_no_number() {
     assert_eq!(library.read(tensor, 0, 256), Ok(vec![0xff; 256]));
     assert_eq!(library.write(tensor, 100, b"some bytes"), SUCCESS);
     assert_eq!(library.read(tensor, 99, 12).unwrap(), b"\xffsome bytes\xff");
+    let moved = &library.report()["tensor_bytes"];
+    assert_eq!([&moved["read"], &moved["written"]], [256 + 12, 10]);
     // SAFETY: a handle and numbers.
     assert_eq!(unsafe { (library.functions.tensor_memset)(tensor, 101, 7, 2) }, SUCCESS);
     assert_eq!(library.read(tensor, 100, 4).unwrap(), b"s\x07\x07e");
