@@ -107,7 +107,7 @@ pub enum InputSource {
     DrawnAfter,
     /// Of each row, the tokens that may be drawn, a bit each, lowest first; none beyond the vocabulary.
     Allowed,
-    /// Of each row, [`DRAW_NUMBERS`] numbers that the draw goes by.
+    /// Of each row, five numbers that the draw goes by: 1 / temperature, the logarithm of min-p, top-k, top-p, the uniform one.
     DrawNumbers,
     /// `[slots + 1, kv_heads, context, head_dim]`, updated in place. Begins as zeros: what has not been
     /// written yet is multiplied by zero.
