@@ -177,8 +177,7 @@ fn requests_in_flight_are_finished_after_sigterm() {
     assert!(refused, "it still takes connections");
 
     reader.read_to_string(&mut stream).unwrap();
-    let n_chunks = stream.matches("\"object\":\"chat.completion.chunk\"").count();
     assert!(stream.contains("data: [DONE]"), "{stream}");
-    assert!(n_chunks > 150, "a chunk a token and one for the end, not {n_chunks}");
+    assert!(stream.contains("\"finish_reason\":\"length\""), "not all 150 tokens: {stream}");
     ended.join().unwrap();
 }

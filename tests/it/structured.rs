@@ -145,6 +145,6 @@ async fn a_reply_that_is_forced_to_its_end_is_still_a_reply() {
     let (engine, _control) = start();
     let schema = json!({ "const": { "ready": true } });
     let (reply, summary) = read(engine.submit(request(&[40], &schema, 50, 1)).unwrap()).await;
-    assert_eq!(text(&reply), r#"{"ready":true}"#);
+    assert_eq!(text(&reply), r#"{"ready": true}"#);
     assert_eq!(summary.reason, FinishReason::Stop);
 }

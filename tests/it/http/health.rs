@@ -96,7 +96,9 @@ async fn request_ids_are_echoed_or_made() {
 
 /// In the order they are shown; a metric with labels is there once it has counted something.
 const TYPES: &[&str] = &[
+    "mondai_accepted_tokens_total counter",
     "mondai_decode_tokens_total counter",
+    "mondai_drafted_tokens_total counter",
     "mondai_forced_tokens_total counter",
     "mondai_generated_tokens_total counter",
     "mondai_http_requests_in_flight gauge",
@@ -109,6 +111,7 @@ const TYPES: &[&str] = &[
     "mondai_prefix_queried_tokens_total counter",
     "mondai_prompt_tokens_total counter",
     "mondai_queue_seconds histogram",
+    "mondai_quiz_drafts_outdone_total counter",
     "mondai_quizzes_total counter",
     "mondai_sequence_seconds histogram",
     "mondai_sequences_finished_total counter",
