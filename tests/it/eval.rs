@@ -163,9 +163,18 @@ fn each_corruption_shows_in_its_own_metric() {
         },
         &[Metric::Clean],
     );
+    // A reader to whom the passage tells nothing.
+    let mut readings = perfect(&sound);
+    for reading in &mut readings {
+        if let Reading::Choices { key, key_unread, .. } = reading {
+            *key = *key_unread;
+        }
+    }
+    assert_eq!(dropped(&before, &means(&sound, &readings), 0.1), [Metric::KnowledgeGain]);
 }
 
-/// The metrics that rest on a reader, with a real one.
+/// The round trip with a real reader. The gain of knowledge is not held here: this model is too small to choose by a
+/// passage, and its gain was -0.9 over people's items where that of a model of 0.5 billion is 0.33 each.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_misses_swapped_answers_and_contexts() {
     let reader = reader();
@@ -179,26 +188,20 @@ async fn a_reader_misses_swapped_answers_and_contexts() {
         swapped_answers[idx].item.accepted = other.item.accepted.clone();
         swapped_contexts[idx].context = other.context.clone();
     }
-    let (mut sums, mut gains) = (Vec::new(), Vec::new());
+    let mut sums = Vec::new();
     for cases in [&sound, &swapped_answers, &swapped_contexts] {
-        let (mut understood, mut gain) = (0.0, 0.0);
+        let mut understood = 0.0;
         for case in cases {
             let mut item = case.item.clone();
             item.kind = ItemKind::ShortAnswer;
             let reading = reader.read(&item, &case.context).await.unwrap();
             let seen = Seen { context: &case.context, earlier: &[], nearest: None, plausible: None };
             understood += score(&item, &reading, &seen).0.get(Metric::RoundTrip).unwrap();
-            if case.item.kind == ItemKind::MultipleChoice {
-                let reading = reader.read(&case.item, &case.context).await.unwrap();
-                gain += score(&case.item, &reading, &seen).0.get(Metric::KnowledgeGain).unwrap();
-            }
         }
         sums.push(understood / cases.len() as f64);
-        gains.push(gain);
     }
     assert!(sums[0] > 0.2, "the default model finds some answers: {sums:?}");
     assert!(sums[1] < sums[0] / 2.0 && sums[2] < sums[0] / 2.0, "{sums:?}");
-    assert!(gains[0] > gains[1] && gains[0] > gains[2], "{gains:?}");
 }
 
 fn reader() -> Reader {
