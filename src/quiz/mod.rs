@@ -6,6 +6,7 @@ mod attempt;
 mod candidate;
 mod checks;
 mod draft;
+mod drafting;
 mod falsify;
 mod flaws;
 mod grammar;

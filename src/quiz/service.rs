@@ -4,6 +4,7 @@
 use super::candidate::Candidate;
 use super::checks::{Asked as Said, is_excluded, is_repeat, is_same_fact};
 use super::draft::Draft;
+use super::drafting::{Written, write_item};
 use super::history::{Asked, History};
 use super::item::{Check, QuizItem, RejectReason};
 use super::meaning::{Comparison, Embed, Meaning};
@@ -13,8 +14,8 @@ use super::round_trip::RoundTrip;
 use super::spec::{CheckPolicy, ItemKind, QuizSpec, Subject};
 use super::writer::{Reply, Writer};
 use crate::embedding::Embedder;
-use crate::engine::{EngineError, SequenceSummary};
-use crate::generation::{GenerateError, Generator, Likelihood, WeighRequest};
+use crate::engine::SequenceSummary;
+use crate::generation::{GenerateError, Generator, Likelihood};
 use crate::library::Library;
 use crate::metrics::Metrics;
 use futures_util::future::{BoxFuture, try_join_all};
@@ -92,10 +93,6 @@ pub struct QuizTimings {
 
 /// Items of one quiz that are written at the same time, if the backend has as many slots.
 const MAX_IN_FLIGHT: usize = 8;
-/// How long an item of a running quiz waits for a place in a full queue, all in all.
-const MAX_QUEUE_WAIT: Duration = Duration::from_secs(120);
-const MIN_QUEUE_PAUSE: Duration = Duration::from_millis(50);
-const MAX_QUEUE_PAUSE: Duration = Duration::from_secs(5);
 
 impl QuizService {
     pub fn new(generator: Generator, metrics: Arc<Metrics>) -> Self {
@@ -249,17 +246,6 @@ struct Run {
     outdone: usize,
     usage: QuizUsage,
     ended: bool,
-}
-
-/// What came of one item, up to the attempts that passed or the last.
-struct Written {
-    index: usize,
-    /// The first attempt that was not made.
-    next_attempt: usize,
-    /// Those that passed what can be checked alone, best first. None: the attempts are used up.
-    drafts: Vec<Candidate>,
-    rejected: Vec<RejectReason>,
-    usage: QuizUsage,
 }
 
 impl Run {
@@ -417,7 +403,7 @@ impl Run {
 }
 
 impl QuizUsage {
-    fn add(&mut self, other: Self) {
+    pub(super) fn add(&mut self, other: Self) {
         self.prompt_tokens += other.prompt_tokens;
         self.cached_tokens += other.cached_tokens;
         self.completion_tokens += other.completion_tokens;
@@ -444,163 +430,8 @@ fn said(item: &QuizItem) -> Said<'_> {
     Said { question: &item.question, answer: &item.answer.text }
 }
 
-/// Writes one item, from the given attempt on, until drafts pass what can be checked alone. The first time
-/// as many are written at once as the best is to be chosen from, later one by one.
-///
-/// # Errors
-/// What ends the whole quiz: the engine is gone, or its queue stays full.
-async fn write_item(
-    plan: Arc<QuizPlan>,
-    writer: Arc<dyn Writer>,
-    index: usize,
-    first_attempt: usize,
-    mut accepted: Option<Reply>,
-) -> Result<Written, GenerateError> {
-    let mut written = Written {
-        index,
-        next_attempt: first_attempt,
-        drafts: Vec::new(),
-        rejected: Vec::new(),
-        usage: QuizUsage::default(),
-    };
-    while written.drafts.is_empty() && written.next_attempt < plan.max_attempts() {
-        let at_once = if written.next_attempt == 0 { plan.spec.candidates } else { 1 };
-        let attempts = written.next_attempt..written.next_attempt + at_once;
-        written.next_attempt = attempts.end;
-        let drafts = attempts.map(|attempt| write_draft(&plan, &*writer, index, attempt, accepted.take()));
-        for draft in try_join_all(drafts).await? {
-            written.usage.add(draft.usage);
-            match draft.candidate {
-                Ok(candidate) => written.drafts.push(candidate),
-                Err(reason) => written.rejected.push(reason),
-            }
-        }
-    }
-    // Of equals the earlier attempt.
-    written.drafts.sort_by(|a, b| b.compare(a, &plan.spec));
-    Ok(written)
-}
-
-/// What came of one attempt.
-struct Drafted {
-    candidate: Result<Candidate, RejectReason>,
-    usage: QuizUsage,
-}
-
-/// Writes one draft and checks it alone.
-///
-/// # Errors
-/// As [`write_item`].
-async fn write_draft(
-    plan: &Arc<QuizPlan>,
-    writer: &dyn Writer,
-    index: usize,
-    attempt: usize,
-    accepted: Option<Reply>,
-) -> Result<Drafted, GenerateError> {
-    let mut usage = QuizUsage::default();
-    let reply = async {
-        let reply = match accepted {
-            Some(reply) => reply,
-            None => when_there_is_room(|| writer.write(plan.request(index, attempt))).await?,
-        };
-        reply.await
-    };
-    let (text, summary) = match reply.await {
-        Ok(reply) => reply,
-        Err(error) => {
-            let candidate = Err(reason_of(error, index, attempt)?);
-            return Ok(Drafted { candidate, usage });
-        }
-    };
-    usage.add((&summary.sequence).into());
-    let mut candidate = plan.item(index, attempt, &text).map(|item| Candidate::new(item, &summary));
-    if let Ok(drafted) = &mut candidate
-        && plan.spec.round_trip != CheckPolicy::Off
-        && let Some(trip) = RoundTrip::of(&drafted.item)
-    {
-        let requests = trip.requests(&drafted.item, &plan.round_trip_prompt(index, attempt));
-        let weigh = |request: WeighRequest| when_there_is_room(move || writer.weigh(request.clone()));
-        match try_join_all(requests.into_iter().map(weigh)).await {
-            Ok(weighed) => {
-                weighed.iter().for_each(|likelihood| usage.add((&likelihood.sequence).into()));
-                let weights: Vec<f32> = weighed.iter().map(Likelihood::mean).collect();
-                match trip.verdict(&weights) {
-                    Ok(lead) => drafted.pass(lead),
-                    Err(reason) if plan.spec.round_trip == CheckPolicy::Require => candidate = Err(reason),
-                    Err(_) => {}
-                }
-            }
-            Err(error) => candidate = Err(reason_of(error, index, attempt)?),
-        }
-    }
-    if let Ok(drafted) = &mut candidate
-        && let Some(meaning) = meaning_of(plan, &drafted.item).await?
-    {
-        drafted.understood(meaning);
-        if drafted.is_implausible() && plan.comparison.as_ref().is_some_and(Comparison::requires_plausible) {
-            candidate = Err(RejectReason::ImplausibleOptions);
-        }
-    }
-    if let Err(reason) = &candidate {
-        tracing::debug!(index, attempt, reason = reason.name(), reply = text, "item rejected");
-    }
-    Ok(Drafted { candidate, usage })
-}
-
-/// What an item means, if that is compared.
-///
-/// # Errors
-/// The embeddings cannot be used.
-async fn meaning_of(plan: &Arc<QuizPlan>, item: &QuizItem) -> Result<Option<Meaning>, GenerateError> {
-    if plan.comparison.is_none() {
-        return Ok(None);
-    }
-    let (plan, item) = (Arc::clone(plan), item.clone());
-    let meaning = tokio::task::spawn_blocking(move || {
-        plan.comparison.as_ref().map(|comparison| comparison.meaning(&item)).transpose()
-    });
-    meaning.await.map_err(|panic| internal(&panic))?
-}
-
-/// Why an attempt came to nothing.
-///
-/// # Errors
-/// The same error, where no attempt could do better.
-fn reason_of(error: GenerateError, index: usize, attempt: usize) -> Result<RejectReason, GenerateError> {
-    match error {
-        GenerateError::Engine(EngineError::Sequence { reason }) => {
-            tracing::warn!(index, attempt, reason, "an item failed to be written");
-            Ok(RejectReason::GenerationFailed)
-        }
-        GenerateError::Invalid { message, .. } => {
-            tracing::debug!(index, attempt, message, "item does not fit");
-            Ok(RejectReason::DoesNotFit)
-        }
-        GenerateError::Engine(EngineError::PromptTooLong { .. }) => Ok(RejectReason::DoesNotFit),
-        error => Err(error),
-    }
-}
-
-/// A full queue is no reason to give up a quiz that has begun: its items wait for their turn.
-async fn when_there_is_room<T>(
-    submit: impl Fn() -> BoxFuture<'static, Result<T, GenerateError>>,
-) -> Result<T, GenerateError> {
-    let started = Instant::now();
-    loop {
-        match submit().await {
-            Err(GenerateError::Engine(EngineError::QueueFull { retry_after, .. }))
-                if started.elapsed() < MAX_QUEUE_WAIT =>
-            {
-                tokio::time::sleep(retry_after.clamp(MIN_QUEUE_PAUSE, MAX_QUEUE_PAUSE)).await;
-            }
-            accepted => return accepted,
-        }
-    }
-}
-
 /// Not the asker's doing: the error with its causes, for the log.
-fn internal(error: &dyn std::error::Error) -> GenerateError {
+pub(super) fn internal(error: &dyn std::error::Error) -> GenerateError {
     let chain = std::iter::successors(Some(error), |error| error.source());
     GenerateError::Internal { reason: chain.map(ToString::to_string).collect::<Vec<_>>().join(": ") }
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::embedding::{Embedding, EmbeddingError};
-use crate::engine::FinishReason;
-use crate::generation::{Prompt, TextRequest, TextSummary};
+use crate::engine::{EngineError, FinishReason};
+use crate::generation::{Prompt, TextRequest, TextSummary, WeighRequest};
 use crate::quiz::{Flaw, ItemStatus, QuizRequest};
 use serde_json::json;
 use std::sync::Mutex;
