@@ -1,19 +1,21 @@
-//! Sixteen lanes in two registers: AVX2 with FMA and F16C (x86-64 since 2013).
+//! Sixteen lanes in two registers: AVX2 with FMA and F16C (x86-64 since 2013), and with AVX-VNNI where there is no
+//! AVX-512 (Intel since Alder Lake).
 
 #![expect(unsafe_code, reason = "instructions that the CPU must have")]
 
 use super::simd::{DOTS_OFFSET, HalfBits, Kernel, LANES, Simd};
 use std::arch::x86_64::*;
 
-/// The proof that this CPU has the instructions.
+/// The proof that this CPU has the instructions, with `VNNI` those of AVX-VNNI too.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::backend::cpu) struct Avx2(());
+pub(in crate::backend::cpu) struct Avx2<const VNNI: bool>(());
 
-impl Avx2 {
+impl<const VNNI: bool> Avx2<VNNI> {
     pub(in crate::backend::cpu) fn detect() -> Option<Self> {
         let present = is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c");
+            && is_x86_feature_detected!("f16c")
+            && (!VNNI || is_x86_feature_detected!("avxvnni"));
         present.then_some(Self(()))
     }
 }
@@ -40,17 +42,23 @@ fn halves_mut<T>(values: &mut [T; LANES]) -> [*mut T; 2] {
     [low.as_mut_ptr(), high.as_mut_ptr()]
 }
 
-impl Simd for Avx2 {
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type Floats = [__m256; 2];
     type Ints = [__m256i; 2];
     type Bytes = [__m256i; 2];
+    const ROWS: usize = 4;
 
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn compiled<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        fn with_vnni<K: Kernel>(simd: Avx2<true>, kernel: K) -> K::Output {
             kernel.run(simd)
         }
-        present!(compiled(self, kernel))
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn without<K: Kernel>(simd: Avx2<false>, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        // The same value, under the one name that its type can have here.
+        if VNNI { present!(with_vnni(Avx2(()), kernel)) } else { present!(without(Avx2(()), kernel)) }
     }
 
     #[inline(always)]
@@ -232,6 +240,12 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn dot<const BITS: u32>(self, sums: [__m256i; 2], bytes: [__m256i; 2], quad: [i8; 4]) -> [__m256i; 2] {
         let quad = present!(_mm256_set1_epi32(i32::from_le_bytes(quad.map(|value| value as u8))));
+        if VNNI {
+            return present!([
+                _mm256_dpbusd_avx_epi32(sums[0], bytes[0], quad),
+                _mm256_dpbusd_avx_epi32(sums[1], bytes[1], quad),
+            ]);
+        }
         // The instruction saturates at 16 bits, which two products of seven bits each do not reach.
         if BITS < 8 {
             return present!({

@@ -36,6 +36,7 @@ impl Simd for Avx512 {
     type Floats = __m512;
     type Ints = __m512i;
     type Bytes = __m512i;
+    const ROWS: usize = 8;
 
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c")]

@@ -2,7 +2,7 @@
 //! for each instruction set. What a row of a matrix yields depends on that row alone, and is summed in
 //! the same order however many rows there are.
 //!
-//! `unsafe` is in `avx512.rs` and `avx2.rs` alone.
+//! `unsafe` is in `avx512.rs`, `avx2.rs` and `neon.rs` alone.
 
 mod attention;
 #[cfg(target_arch = "x86_64")]
@@ -10,6 +10,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod block;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod norm;
 mod portable;
 mod product;
@@ -27,7 +29,11 @@ pub(super) enum Isa {
     #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Avx512),
     #[cfg(target_arch = "x86_64")]
-    Avx2(avx2::Avx2),
+    AvxVnni(avx2::Avx2<true>),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(avx2::Avx2<false>),
+    #[cfg(target_arch = "aarch64")]
+    Neon(neon::Neon),
     Portable(portable::Portable),
 }
 
@@ -35,8 +41,14 @@ impl Isa {
     /// The best one first.
     pub(super) fn available() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
-        let specific = [avx512::Avx512::detect().map(Self::Avx512), avx2::Avx2::detect().map(Self::Avx2)];
-        #[cfg(not(target_arch = "x86_64"))]
+        let specific = [
+            avx512::Avx512::detect().map(Self::Avx512),
+            avx2::Avx2::detect().map(Self::AvxVnni),
+            avx2::Avx2::detect().map(Self::Avx2),
+        ];
+        #[cfg(target_arch = "aarch64")]
+        let specific = [neon::Neon::detect().map(Self::Neon)];
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let specific: [Option<Self>; 0] = [];
         specific.into_iter().flatten().chain([Self::Portable(portable::Portable)])
     }
@@ -51,7 +63,11 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(simd) => simd.vectorize(kernel),
             #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni(simd) => simd.vectorize(kernel),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx2(simd) => simd.vectorize(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(simd) => simd.vectorize(kernel),
             Self::Portable(simd) => simd.vectorize(kernel),
         }
     }

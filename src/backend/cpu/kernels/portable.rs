@@ -11,6 +11,7 @@ impl Simd for Portable {
     type Floats = [f32; LANES];
     type Ints = [i32; LANES];
     type Bytes = [u8; 4 * LANES];
+    const ROWS: usize = 8;
 
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         kernel.run(self)

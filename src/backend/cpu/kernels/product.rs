@@ -1,7 +1,7 @@
 //! Matrix products, sixteen outputs at a time.
 //!
 //! A panel is sixteen neighbouring outputs of a matrix, laid out so that one load takes the next four
-//! inputs (integers) or the next input (floats) of all sixteen. Up to eight rows of activations pass
+//! inputs (integers) or the next input (floats) of all sixteen. Up to [`Simd::ROWS`] rows of activations pass
 //! each weight as it is unpacked, so that a few rows cost what reading the weights costs.
 
 use super::{
@@ -64,7 +64,7 @@ impl<E: Element, const BITS: u32, const MINIMA: bool, const SCALES_PER_BLOCK: us
             let mut row = 0;
             while row < rows {
                 row += match rows - row {
-                    8.. => self.tile::<S, 8>(simd, panel, row),
+                    8.. if S::ROWS >= 8 => self.tile::<S, 8>(simd, panel, row),
                     4.. => self.tile::<S, 4>(simd, panel, row),
                     2.. => self.tile::<S, 2>(simd, panel, row),
                     _ => self.tile::<S, 1>(simd, panel, row),
@@ -181,7 +181,7 @@ impl<E: Element> Kernel for FloatProduct<'_, E> {
             let mut row = 0;
             while row < rows {
                 row += match rows - row {
-                    8.. => self.tile::<S, 8>(simd, panel, row),
+                    8.. if S::ROWS >= 8 => self.tile::<S, 8>(simd, panel, row),
                     4.. => self.tile::<S, 4>(simd, panel, row),
                     2.. => self.tile::<S, 2>(simd, panel, row),
                     _ => self.tile::<S, 1>(simd, panel, row),

@@ -26,6 +26,8 @@ pub(in crate::backend::cpu) trait Simd: Copy {
     type Ints: Copy;
     /// Sixteen times four `u8`.
     type Bytes: Copy;
+    /// Rows that a product takes at once, 4 or 8: as many as the registers have room for.
+    const ROWS: usize;
 
     /// Runs a kernel that is compiled for this instruction set.
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output;

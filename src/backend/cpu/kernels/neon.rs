@@ -1,0 +1,262 @@
+//! Sixteen lanes in four registers: NEON with dot products (Armv8.2: Graviton2 and later, Apple M1 and later).
+
+#![expect(unsafe_code, reason = "instructions that the CPU must have")]
+
+use super::simd::{HalfBits, Kernel, LANES, Simd};
+use std::arch::{aarch64::*, asm, is_aarch64_feature_detected};
+
+/// The proof that this CPU has the instructions.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::backend::cpu) struct Neon(());
+
+impl Neon {
+    pub(in crate::backend::cpu) fn detect() -> Option<Self> {
+        let present = is_aarch64_feature_detected!("neon") && is_aarch64_feature_detected!("dotprod");
+        present.then_some(Self(()))
+    }
+}
+
+/// An expression of instructions that a [`Neon`] at hand proves to be there.
+macro_rules! present {
+    ($instructions:expr) => {
+        // SAFETY: a value of `Neon` is made only where the CPU has the instructions; what is read and
+        // written are references to arrays of the size that the instructions take, unaligned.
+        unsafe { $instructions }
+    };
+}
+
+const QUARTER: usize = LANES / 4;
+const REGISTERS: usize = 4;
+
+/// The same instruction for each register; not `map`, whose closure is not always inlined.
+macro_rules! each {
+    ($idx:ident => $instruction:expr) => {
+        present!([
+            {
+                const $idx: usize = 0;
+                $instruction
+            },
+            {
+                const $idx: usize = 1;
+                $instruction
+            },
+            {
+                const $idx: usize = 2;
+                $instruction
+            },
+            {
+                const $idx: usize = 3;
+                $instruction
+            },
+        ])
+    };
+}
+
+impl Simd for Neon {
+    type Floats = [float32x4_t; REGISTERS];
+    type Ints = [int32x4_t; REGISTERS];
+    type Bytes = [uint8x16_t; REGISTERS];
+    const ROWS: usize = 4;
+
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "neon,dotprod")]
+        fn compiled<K: Kernel>(simd: Neon, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        present!(compiled(self, kernel))
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Self::Floats {
+        [present!(vdupq_n_f32(value)); REGISTERS]
+    }
+
+    #[inline(always)]
+    fn load(self, values: &[f32; LANES]) -> Self::Floats {
+        each!(I => vld1q_f32(values.as_ptr().add(I * QUARTER)))
+    }
+
+    #[inline(always)]
+    fn load_half(self, values: &[HalfBits; LANES]) -> Self::Floats {
+        each!(I => widened(vld1_u16(values.as_ptr().add(I * QUARTER))))
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, values: &[u16; LANES]) -> Self::Floats {
+        each!(I => vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(values.as_ptr().add(I * QUARTER)))))
+    }
+
+    #[inline(always)]
+    fn store(self, values: Self::Floats, to: &mut [f32; LANES]) {
+        let _: [(); REGISTERS] = each!(I => vst1q_f32(to.as_mut_ptr().add(I * QUARTER), values[I]));
+    }
+
+    #[inline(always)]
+    fn add(self, left: Self::Floats, right: Self::Floats) -> Self::Floats {
+        each!(I => vaddq_f32(left[I], right[I]))
+    }
+
+    #[inline(always)]
+    fn sub(self, left: Self::Floats, right: Self::Floats) -> Self::Floats {
+        each!(I => vsubq_f32(left[I], right[I]))
+    }
+
+    #[inline(always)]
+    fn mul(self, left: Self::Floats, right: Self::Floats) -> Self::Floats {
+        each!(I => vmulq_f32(left[I], right[I]))
+    }
+
+    #[inline(always)]
+    fn div(self, left: Self::Floats, right: Self::Floats) -> Self::Floats {
+        each!(I => vdivq_f32(left[I], right[I]))
+    }
+
+    #[inline(always)]
+    fn mul_add(self, left: Self::Floats, right: Self::Floats, sum: Self::Floats) -> Self::Floats {
+        each!(I => vfmaq_f32(sum[I], left[I], right[I]))
+    }
+
+    #[inline(always)]
+    fn max(self, left: Self::Floats, right: Self::Floats) -> Self::Floats {
+        each!(I => vmaxq_f32(left[I], right[I]))
+    }
+
+    #[inline(always)]
+    fn min(self, left: Self::Floats, right: Self::Floats) -> Self::Floats {
+        each!(I => vminq_f32(left[I], right[I]))
+    }
+
+    #[inline(always)]
+    fn abs(self, values: Self::Floats) -> Self::Floats {
+        each!(I => vabsq_f32(values[I]))
+    }
+
+    #[inline(always)]
+    fn round(self, values: Self::Floats) -> Self::Floats {
+        each!(I => vrndnq_f32(values[I]))
+    }
+
+    #[inline(always)]
+    fn exp2_whole(self, exponents: Self::Floats) -> Self::Floats {
+        each!(I => {
+            let biased = vaddq_s32(vcvtq_s32_f32(exponents[I]), vdupq_n_s32(127));
+            vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased))
+        })
+    }
+
+    #[inline(always)]
+    fn keep_first(self, values: Self::Floats, count: usize, other: f32) -> Self::Floats {
+        const WITHIN: [u32; QUARTER] = [0, 1, 2, 3];
+        let count = count.min(LANES) as u32;
+        each!(I => {
+            let lanes = vaddq_u32(vld1q_u32(WITHIN.as_ptr()), vdupq_n_u32((I * QUARTER) as u32));
+            vbslq_f32(vcltq_u32(lanes, vdupq_n_u32(count)), values[I], vdupq_n_f32(other))
+        })
+    }
+
+    #[inline(always)]
+    fn sum(self, values: Self::Floats) -> f32 {
+        present!({
+            let eight = [vaddq_f32(values[0], values[2]), vaddq_f32(values[1], values[3])];
+            let four = vaddq_f32(eight[0], eight[1]);
+            let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+            vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
+        })
+    }
+
+    #[inline(always)]
+    fn maximum(self, values: Self::Floats) -> f32 {
+        present!(vmaxvq_f32(vmaxq_f32(vmaxq_f32(values[0], values[1]), vmaxq_f32(values[2], values[3]))))
+    }
+
+    #[inline(always)]
+    fn to_i8(self, values: Self::Floats) -> ([i8; LANES], i32) {
+        let mut bytes = [0; LANES];
+        let sum = present!({
+            let whole: Self::Ints = each!(I => vcvtnq_s32_f32(values[I]));
+            let low = vcombine_s16(vmovn_s32(whole[0]), vmovn_s32(whole[1]));
+            let high = vcombine_s16(vmovn_s32(whole[2]), vmovn_s32(whole[3]));
+            vst1q_s8(bytes.as_mut_ptr(), vcombine_s8(vqmovn_s16(low), vqmovn_s16(high)));
+            vaddvq_s32(vaddq_s32(vaddq_s32(whole[0], whole[1]), vaddq_s32(whole[2], whole[3])))
+        });
+        (bytes, sum)
+    }
+
+    #[inline(always)]
+    fn load_bytes(self, bytes: &[u8; 4 * LANES]) -> Self::Bytes {
+        each!(I => vld1q_u8(bytes.as_ptr().add(I * LANES)))
+    }
+
+    #[inline(always)]
+    fn prefetch(self, bytes: &[u8; 4 * LANES], distance: usize) {
+        // Any address will do: one that is not mapped is not fetched.
+        let address = bytes.as_ptr().wrapping_add(distance);
+        present!(asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, readonly, preserves_flags)));
+    }
+
+    #[inline(always)]
+    fn nibbles(self, bytes: Self::Bytes) -> (Self::Bytes, Self::Bytes) {
+        (each!(I => vandq_u8(bytes[I], vdupq_n_u8(0xf))), each!(I => vshrq_n_u8::<4>(bytes[I])))
+    }
+
+    #[inline(always)]
+    fn no_dots(self) -> Self::Ints {
+        [present!(vdupq_n_s32(0)); REGISTERS]
+    }
+
+    #[inline(always)]
+    fn dot<const BITS: u32>(self, sums: Self::Ints, bytes: Self::Bytes, quad: [i8; 4]) -> Self::Ints {
+        let quad =
+            present!(vreinterpretq_s8_s32(vdupq_n_s32(i32::from_ne_bytes(quad.map(|value| value as u8)))));
+        if BITS < 8 {
+            return each!(I => added_dot(sums[I], vreinterpretq_s8_u8(bytes[I]), quad));
+        }
+        // The instruction takes signed bytes: they become so by 128 less, which are twice 64 in the product.
+        present!({
+            let halves = added_dot(vdupq_n_s32(0), vdupq_n_s8(64), quad);
+            let offset = vshlq_n_s32::<1>(halves);
+            let signed: [int8x16_t; REGISTERS] =
+                each!(I => vreinterpretq_s8_u8(veorq_u8(bytes[I], vdupq_n_u8(0x80))));
+            each!(I => added_dot(vaddq_s32(sums[I], offset), signed[I], quad))
+        })
+    }
+
+    #[inline(always)]
+    fn scale_dots(self, sums: Self::Ints, scale: Self::Floats) -> Self::Floats {
+        each!(I => vmulq_f32(vcvtq_f32_s32(sums[I]), scale[I]))
+    }
+
+    #[inline(always)]
+    fn in_order(self, sums: Self::Ints) -> Self::Ints {
+        sums
+    }
+}
+
+/// Four `f16`, by their bits, as `f32`.
+///
+/// # Safety
+/// The CPU must have NEON.
+#[inline(always)]
+unsafe fn widened(bits: uint16x4_t) -> float32x4_t {
+    let wide;
+    // SAFETY: it works on registers alone; its intrinsic is not in every compiler that the crate takes.
+    unsafe {
+        asm!("fcvtl {wide:v}.4s, {bits:v}.4h", wide = lateout(vreg) wide, bits = in(vreg) bits,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    wide
+}
+
+/// To each lane's sum, the products of its four bytes.
+///
+/// # Safety
+/// The CPU must have the dot product.
+#[inline(always)]
+unsafe fn added_dot(mut sums: int32x4_t, left: int8x16_t, right: int8x16_t) -> int32x4_t {
+    // SAFETY: it works on registers alone; its intrinsic is not stable yet.
+    unsafe {
+        asm!("sdot {sums:v}.4s, {left:v}.16b, {right:v}.16b", sums = inlateout(vreg) sums,
+            left = in(vreg) left, right = in(vreg) right, options(pure, nomem, nostack, preserves_flags));
+    }
+    sums
+}
