@@ -1,5 +1,6 @@
 //! What a target came to under one load: a row of the report, a line of JSON.
 
+use super::computed::Computed;
 use super::distribution::Distribution;
 use super::load::Load;
 use super::sample::{Failure, Reply, Sample, TokenCount};
@@ -22,6 +23,8 @@ pub struct Measurement {
     pub seconds: f64,
     pub requests: Requests,
     pub tokens: Tokens,
+    /// By the target's metrics, if it is a mondai; of all requests, those that failed too.
+    pub computed: Option<Computed>,
     pub items: Option<Items>,
     pub requests_per_second: f64,
     pub output_tokens_per_second: f64,
@@ -153,6 +156,7 @@ impl Measurement {
             tpot_ms: Distribution::of(times.iter().filter_map(|times| times.tpot_ms)),
             e2e_ms: Distribution::of(times.iter().map(|times| times.e2e_ms)),
             send_lag_ms: Distribution::of(samples.iter().map(|sample| (sample.sent - sample.intended) * 1e3)),
+            computed: None,
             peak_rss_bytes: None,
             client_cpu: None,
             requests,

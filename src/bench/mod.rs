@@ -9,6 +9,7 @@
 
 mod arrivals;
 mod client;
+mod computed;
 mod distribution;
 mod load;
 mod measurement;
@@ -27,6 +28,7 @@ mod table;
 mod target;
 mod workload;
 
+pub use computed::Computed;
 pub use distribution::{Distribution, Spread};
 pub use load::Load;
 pub use measurement::{Items, Measurement, Requests, Tokens};

@@ -157,7 +157,7 @@ impl Report {
                 &["requests", "output tokens", "prompt tokens", "valid items", "within limits"],
             )
             .figures("USD", &["per M output tokens", "per 1000 items"])
-            .figures("share", &["valid", "cached", "forced", "drafts accepted"])
+            .figures("share", &["valid", "cached", "forced", "drafts accepted", "padded"])
             .figures("", &["RSS MiB", "client CPU"]);
         for row in rows {
             let n = |count: fn(&Measurement) -> usize| match row.runs.iter().copied().map(count).sum() {
@@ -187,6 +187,10 @@ impl Report {
                 share(
                     row.sum(|of| of.tokens.accepted),
                     row.sum(|of| of.tokens.drafted).filter(|&drafted| drafted > 0),
+                ),
+                share(
+                    row.sum(|of| Some(of.computed?.padded as usize)).filter(|&padded| padded > 0),
+                    row.sum(|of| of.computed.map(|of| (of.tokens + of.padded) as usize)),
                 ),
                 figure(row.most(|of| of.peak_rss_bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)))),
                 row.most(|of| of.client_cpu)

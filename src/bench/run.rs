@@ -107,6 +107,7 @@ impl Bench {
             n_done.set(n_done.get() + 1);
             progress(n_done.get());
         };
+        let computed_before = target.computed().await;
         let (began, cpu_began) = (Instant::now(), own_cpu_seconds());
         let seed = self.workload.seed.wrapping_add(run as u64);
         let samples = load::run(target, &work, load, seed, self.limit, &done);
@@ -125,7 +126,11 @@ impl Bench {
             has_items: self.workload.workload.has_items(),
             slo: self.slo.as_ref(),
         };
-        Measurement { peak_rss_bytes, client_cpu, ..Measurement::new(&setup, samples) }
+        let computed = match (computed_before, target.computed().await) {
+            (Some(before), Some(now)) => Some(now.since(before)),
+            _ => None,
+        };
+        Measurement { computed, peak_rss_bytes, client_cpu, ..Measurement::new(&setup, samples) }
     }
 
     /// So that connections are open, pages are in memory and clocks are up. Says at once what will not work.

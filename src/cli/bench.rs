@@ -239,7 +239,7 @@ impl BenchVerb {
         let model = Model::open(&settings.model.model.value, Path::new(&settings.model.models_dir.value))?;
         let weights =
             ModelCard::of(&model).with_context(|| format!("{} cannot be read", model.path.display()))?;
-        Ok(Target::in_process(name, loaded.generator, loaded.quizzes, Some(weights)))
+        Ok(Target::in_process(name, loaded.generator, loaded.quizzes, loaded.metrics, Some(weights)))
     }
 
     fn pid(&self, name: &str) -> Result<Option<u32>> {

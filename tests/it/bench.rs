@@ -32,6 +32,8 @@ struct Paced {
     scripted: ScriptedBackend,
     step: Duration,
     stall_at: u32,
+    /// Every token is run twice, as if its row were too short for the program.
+    padded_tokens: usize,
 }
 
 impl Backend for Paced {
@@ -42,7 +44,12 @@ impl Backend for Paced {
     fn extend(&mut self, rows: &[Row<'_>], logits: &mut Logits) -> Result<(), BackendError> {
         let stalls = rows.iter().any(|row| row.tokens == [self.stall_at]);
         std::thread::sleep(if stalls { STALL } else { self.step });
+        self.padded_tokens = rows.iter().map(|row| row.tokens.len()).sum();
         self.scripted.extend(rows, logits)
+    }
+
+    fn padded_tokens(&self) -> usize {
+        self.padded_tokens
     }
 
     fn copy_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<(), BackendError> {
@@ -72,7 +79,7 @@ impl Paces {
         let metrics = Arc::new(Metrics::new(NAME));
         // The tokenizer comes with the generator, which wants an engine: what to stall at is known after.
         let stall_at = mondai::text::Tokenizer::open(&MODEL).unwrap().encode_plain(" four")[0];
-        let backend = Paced { scripted, step, stall_at };
+        let backend = Paced { scripted, step, stall_at, padded_tokens: 0 };
         let engine = Engine::start(Box::new(backend), EngineOptions::default(), Arc::clone(&metrics));
         let generator = Generator::new(&MODEL, engine).unwrap();
         let tokenizer = generator.tokenizer();
@@ -84,7 +91,8 @@ impl Paces {
     }
 
     fn in_process(&self) -> Target {
-        Target::in_process("inside".to_owned(), self.generator.clone(), self.quizzes.clone(), None)
+        let metrics = Arc::clone(&self.metrics);
+        Target::in_process("inside".to_owned(), self.generator.clone(), self.quizzes.clone(), metrics, None)
     }
 
     /// The same model behind a socket.
@@ -158,6 +166,11 @@ async fn delays_show_where_they_are() {
         assert!(of.seconds * 1e3 >= 2.0 * (stall + 6.0 * step), "{target}: {}", of.seconds);
         assert!((of.requests_per_second - 4.0 / of.seconds).abs() < 1e-9);
         assert_eq!(of.good_share, Some(1.0));
+        let computed = of.computed.unwrap();
+        assert_eq!(computed.padded, computed.tokens, "{target}");
+        // The last token of a reply is not run.
+        let prompts = of.tokens.prompt.unwrap() - of.tokens.cached.unwrap();
+        assert_eq!(computed.tokens as usize, prompts + 4 * (REPLY_TOKENS - 1), "{target}");
         assert!(of.peak_rss_bytes.is_some_and(|bytes| bytes > 1 << 20), "{target}");
         assert!(of.simulated, "{target}: a scripted model is no device");
     }

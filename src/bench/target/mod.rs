@@ -5,15 +5,18 @@ mod in_process;
 mod quiz_url;
 
 use super::client::Client;
+use super::computed::Computed;
 use super::prices::Price;
 use super::sample::{Failure, Reply, Stopwatch};
 use super::system::ModelCard;
 use super::workload::{Work, Workload};
 use crate::generation::Generator;
+use crate::metrics::Metrics;
 use crate::quiz::QuizService;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// Something that writes replies, under the name it has in the report.
 pub struct Target {
@@ -22,7 +25,7 @@ pub struct Target {
 }
 
 enum Place {
-    InProcess { generator: Generator, quizzes: QuizService },
+    InProcess { generator: Generator, quizzes: QuizService, metrics: Arc<Metrics> },
     Url { client: Client },
 }
 
@@ -53,6 +56,7 @@ impl Target {
         name: String,
         generator: Generator,
         quizzes: QuizService,
+        metrics: Arc<Metrics>,
         weights: Option<ModelCard>,
     ) -> Self {
         let limits = generator.engine().limits();
@@ -70,7 +74,7 @@ impl Target {
                 "max_step_tokens": limits.max_step_tokens,
             }),
         };
-        Self { card, place: Place::InProcess { generator, quizzes } }
+        Self { card, place: Place::InProcess { generator, quizzes, metrics } }
     }
 
     /// A server: asks it for its models, of which the first is measured unless `model` names one.
@@ -114,6 +118,17 @@ impl Target {
 
     pub fn is_in_process(&self) -> bool {
         matches!(self.place, Place::InProcess { .. })
+    }
+
+    /// What it has run since it was opened, if it says so.
+    pub(super) async fn computed(&self) -> Option<Computed> {
+        match &self.place {
+            Place::InProcess { metrics, .. } => Computed::of_metrics(&metrics.render()),
+            Place::Url { client } => {
+                let metrics = client.get("/metrics").await.ok()?;
+                Computed::of_metrics(&String::from_utf8_lossy(&metrics))
+            }
+        }
     }
 
     /// # Errors
