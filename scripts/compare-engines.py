@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Usage: scripts/compare-engines.py [--gguf FILE] [--llama-bench PATH] [--threads N] [--rounds 5] [--out DIR]
+"""Usage: scripts/compare-engines.py [--gguf FILE] [--llama-bench PATH] [--llama-gguf FILE ...] [--threads N] [--rounds 5] [--out DIR]
 
 Engines beside mondai on the same weights, without a server between: ONNX Runtime GenAI (int4, 8-bit activations)
 and CTranslate2 (int8) from their wheels, and llama.cpp where a llama-bench with its llama-batched-bench is given,
-in LLAMA_BENCH or in PATH. $MONDAI is the mondai to run.
+in LLAMA_BENCH or in PATH; --llama-gguf are other files of the model for it too, in types that it repacks, such as
+Q4_0. $MONDAI is the mondai to run.
 
 Each round starts every engine in turn, each in a process of its own, and takes of each: tokens a second of a prompt
 of 512 tokens, and of decoding plainly (nothing drafted) with 1, 8 and 16 sequences after 16 tokens each. A ratio is mondai's figure over
@@ -44,6 +45,7 @@ def parse():
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("--gguf", type=Path)
     parser.add_argument("--llama-bench", default=os.environ.get("LLAMA_BENCH") or shutil.which("llama-bench"))
+    parser.add_argument("--llama-gguf", type=Path, nargs="*", default=[])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("bench"))
@@ -140,9 +142,9 @@ def of_wheel(engine, folder, args):
     return json.loads(run([VENV / "bin/python", __file__, "--measure", engine, folder, "--threads", args.threads]))
 
 
-def of_llama(args):
+def of_llama(args, gguf):
     bench = Path(args.llama_bench)
-    threads = ["-t", args.threads, "-m", args.gguf]
+    threads = ["-t", args.threads, "-m", gguf]
     one = json.loads(run([bench, *threads, "-p", PREFILL, "-n", 0, "-r", TRIES, "-o", "json"]))
     found = {"prefill": max(one[0]["samples_ts"])}
     batched = [bench.with_name("llama-batched-bench"), *threads, "-c", 8192, "-b", 2048, "-npp", CONTEXT]
@@ -233,7 +235,11 @@ def main():
     made = prepare(args)
     engines = {"mondai": lambda: of_mondai(args, mondai)}
     if args.llama_bench:
-        engines["llama.cpp"] = lambda: of_llama(args)
+        engines["llama.cpp"] = lambda: of_llama(args, args.gguf)
+        for gguf in args.llama_gguf:
+            if not gguf.is_file():
+                fail(f"--llama-gguf: {gguf} is not there")
+            engines[f"llama.cpp {gguf.stem.rpartition('.')[2]}"] = lambda gguf=gguf: of_llama(args, gguf)
     else:
         print("no llama-bench: llama.cpp is left out", file=sys.stderr)
     engines["ONNX Runtime GenAI"] = lambda: of_wheel("genai", made["genai"], args)
