@@ -70,8 +70,17 @@ def contexts_by_title(data, name):
     return {title: [passages[id] for id in sorted(passages, key=place)] for title, passages in articles.items()}
 
 
+# Wikipedia's marks for its readers and editors. What an editor put into a quotation stays, `act[s]` too.
+MARKS = re.compile(
+    r"\[(?:\d+|(?:note|n) \d+|update|vague|(?:citation|page|clarification) needed|(?:who|when|where|which)\?)\]"
+    r"|(?<![A-Za-z])\[[a-z]\](?![a-z])"
+    # Pages of a source: `text.:148 `.
+    r"|(?<=[^\d\s])(?::\d+(?:[–-]\d+)?(?:, ?\d+(?:[–-]\d+)?)*(?: (?=:)|(?=\s|$)))+"
+)
+
+
 def tidy(text):
-    text = re.sub(r"\[\d+\]|\[citation needed\]", "", text)
+    text = MARKS.sub("", text)
     return re.sub(r"[ \t]+", " ", text).strip()
 
 
@@ -114,7 +123,7 @@ UNFIT = re.compile(
     r"act of|an act|worthless|immoral|homosexual\w*|still living|trade name|brand name|born in|someone|somebody|one's|your)\b",
     re.I,
 )
-PERSON, EVENT, ACT, TIME = "18", "11", "04", "28"
+PERSON, EVENT, ACT, TIME, SUBSTANCE = "18", "11", "04", "28", "27"
 # Attributes, feelings, motives, possession, quantities, relations: nobody asks what an armful is.
 SKIPPED_FILES = {"03", "07", "12", "16", "21", "23", "24"}
 
@@ -128,6 +137,8 @@ def wordnet_documents(folder):
                 synsets[synset["offset"]] = synset
                 order.append(synset)
     counts, first_senses = sense_counts(folder), read_first_senses(folder)
+    nouns = {word.lower() for synset in order for word in synset["words"]}
+    articles = Articles(wordnet_glosses(folder), nouns)
     for synset in order:
         title = synset["words"][0]
         if synset["file"] in SKIPPED_FILES or title in LEFT_OUT:
@@ -140,17 +151,23 @@ def wordnet_documents(folder):
             if pointer == "~i":
                 named.append(named_sentence(other))
             elif pointer == "~" and offset in first_senses and familiar(other, counts, title):
-                kinds.append(kind_sentence(other))
+                kinds.append(kind_sentence(other, articles, nouns))
         sentences = [s for s in dict.fromkeys(named + kinds) if s]
         if len(sentences) < 3 and len([s for s in named if s]) < 2:
             continue
-        opening = kind_sentence(synset) if synset["offset"] in first_senses else None
+        opening = kind_sentence(synset, articles, nouns) if synset["offset"] in first_senses else None
         paragraphs = [" ".join(sentences[at:at + 6]) for at in range(0, len(sentences), 6)]
         if opening:
             paragraphs[0] = f"{opening} {paragraphs[0]}"
         source = "WordNet 3.0, © 2006 Princeton University; glosses put into sentences"
         id = f"wordnet/{title}-{synset['offset']}"
         yield document(id, title, "en", "WordNet-3.0", source, "\n\n".join(paragraphs))
+
+
+def wordnet_glosses(folder):
+    for kind in ("noun", "verb", "adj", "adv"):
+        with open(os.path.join(folder, "data." + kind), encoding="latin-1") as lines:
+            yield from (line.split(" | ", 1)[1] for line in lines if not line.startswith("  "))
 
 
 def read_synset(line):
@@ -194,7 +211,40 @@ def clauses(gloss):
     return [part for part in parts if part and not re.match(r"(last|also|usually|often|used (as|in) a|not) ", part)]
 
 
-def kind_sentence(synset):
+class Articles:
+    """Whether a noun takes `a`: by how it stands in WordNet's glosses and examples."""
+
+    def __init__(self, texts, nouns):
+        self.counted, self.bare = collections.Counter(), collections.Counter()
+        for text in texts:
+            tokens = re.findall(r"[a-z'-]+|[^\sa-z]", text.lower())
+            for at, before in enumerate(tokens):
+                if before not in self.BEFORE and before not in ("a", "an"):
+                    continue
+                if before == "of" and at > 0 and tokens[at - 1] in self.KINDS:
+                    continue  # `a kind of streetcar`
+                for length in (1, 2, 3):
+                    end = at + 1 + length
+                    noun = " ".join(tokens[at + 1:end])
+                    # Another noun behind it would be the one that the article is for: `a chess player`.
+                    if noun in nouns and (end >= len(tokens) or tokens[end] in self.AFTER):
+                        (self.bare if before in self.BEFORE else self.counted)[noun] += 1
+
+    BEFORE = frozenset("of in for with from like than and or to on about through play playing".split())
+    KINDS = frozenset("kind kinds type types sort sorts form forms variety class style name".split())
+    AFTER = frozenset(". , ; : ) is was are that which who of in on to for with and or by from at as when where".split())
+
+    def takes_one(self, noun):
+        """`None` where it is not known."""
+        counted, bare = self.counted[noun.lower()], self.bare[noun.lower()]
+        return counted * 4 >= bare if counted + bare >= 3 else None
+
+
+def plural_of(word, nouns):
+    return word.endswith("s") and not word.endswith(("ss", "us", "is")) and word[:-1].lower() in nouns
+
+
+def kind_sentence(synset, articles, nouns):
     word, parts = synset["words"][0], clauses(synset["gloss"])
     if not parts or UNFIT.search(synset["gloss"]) or not 12 <= len(parts[0]) <= 200 or "(" in word:
         return None
@@ -203,7 +253,15 @@ def kind_sentence(synset):
         return None
     first = said.split(" ")[0].lower()
     subject = word if word[0].isupper() else word[0].upper() + word[1:]
-    if first in ("a", "an", "any", "one"):
+    if plural_of(word, nouns):
+        return None
+    takes_one = articles.takes_one(word)
+    if takes_one is None and not articles.counted[word.lower()]:
+        takes_one = not (synset["file"] == SUBSTANCE or re.search(r"\b(game|disease|infection|inflammation)\b", said))
+    is_mass = synset["file"] != PERSON and takes_one is False
+    if is_mass and word[0].islower() and first in ("a", "an", "any", "one"):
+        pass
+    elif first in ("a", "an", "any", "one"):
         article = "An" if re.match(r"[aeiou](?!ni|se|ti|ne|ro|u)", word.lower()) else "A"
         subject = word if word[0].isupper() and first not in ("a", "an") else f"{article} {word}"
         if word[0].isupper():
