@@ -74,7 +74,14 @@ fn main() {
 
 /// Logits of the last token, or of none.
 fn row(slot: usize, start: usize, tokens: &[u32], logits: bool) -> Row<'_> {
-    Row { slot: Slot(slot), start, tokens, logits_from: tokens.len() - usize::from(logits), draw: None }
+    Row {
+        slot: Slot(slot),
+        start,
+        tokens,
+        logits_from: tokens.len() - usize::from(logits),
+        allowed: None,
+        draw: None,
+    }
 }
 
 fn report(names: &[String], subjects: &mut [Subject], what: &str, n_tokens: usize, rows: &[Row<'_>]) {

@@ -443,7 +443,7 @@ fn what_a_prefix_takes_on_its_way(subject: &Subject) {
     subject.cores.set(2);
     let mut backend = subject.open().expect("nothing is wrong");
     let tokens: Vec<u32> = (0..LEN as u32).collect();
-    let row = Row { slot: Slot(0), start: 0, tokens: &tokens, logits_from: LEN, draw: None };
+    let row = Row { slot: Slot(0), start: 0, tokens: &tokens, logits_from: LEN, allowed: None, draw: None };
     let mut logits = Logits::new(backend.limits().vocab_size);
     backend.extend(&[row], &mut logits).expect("nothing is wrong");
     let mut moved = |to: usize| {

@@ -62,7 +62,7 @@ fn extend(backend: &mut dyn Backend, rows: &[(usize, usize, &[u32])]) -> Result<
     let mut logits = Logits::new(backend.limits().vocab_size);
     let rows = rows.iter().map(|&(slot, start, tokens)| {
         let logits_from = tokens.len() - 1;
-        Row { slot: Slot(slot), start, tokens, logits_from, draw: None }
+        Row { slot: Slot(slot), start, tokens, logits_from, allowed: None, draw: None }
     });
     let rows: Vec<Row<'_>> = rows.collect();
     backend.extend(&rows, &mut logits)?;

@@ -151,13 +151,16 @@ pub struct Row<'a> {
     pub tokens: &'a [TokenId],
     /// Logits are wanted for `tokens[logits_from..]`; `tokens.len()` asks for none.
     pub logits_from: usize,
-    /// A token is to be drawn from the logits of the last one, which need not be among those wanted.
-    pub draw: Option<Draw<'a>>,
+    /// The tokens that may come after the last one, a bit each in words of 32, lowest first; `None`: any. Of the
+    /// last one's logits only theirs are wanted: the others may be negative infinity.
+    pub allowed: Option<&'a [u32]>,
+    /// One of them is to be drawn by the logits of the last one, which need not be among those wanted.
+    pub draw: Option<Draw>,
 }
 
 /// How a backend draws a token: as `sampling` does with these numbers, up to what rounding moves.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Draw<'a> {
+pub struct Draw {
     /// 0 is greedy: the likeliest token, of several the lowest, whatever the other numbers are.
     pub temperature: f32,
     /// 0 keeps every token.
@@ -166,8 +169,6 @@ pub struct Draw<'a> {
     pub min_p: f32,
     /// From 0 to below 1: the share of all weight, in order of ids, at which the token stands.
     pub uniform: f64,
-    /// The tokens that may be drawn, a bit each in words of 32, lowest first; `None`: any.
-    pub allowed: Option<&'a [u32]>,
 }
 
 /// A token that a backend drew.

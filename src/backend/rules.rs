@@ -86,7 +86,7 @@ pub(super) fn check_rows(limits: &Limits, held: &[usize], rows: &[Row<'_>]) -> R
 }
 
 fn check_row(limits: &Limits, held: &[usize], row: &Row<'_>) -> Result<(), BrokenRule> {
-    let &Row { slot, start, tokens, logits_from, draw } = row;
+    let &Row { slot, start, tokens, logits_from, draw, .. } = row;
     check_held(limits, held, slot, start)?;
     if tokens.is_empty() {
         return Err(BrokenRule::Empty { slot });

@@ -139,23 +139,28 @@ impl Sequence {
         self.accept(sampled)
     }
 
-    /// Readies the mask for [`draw`](Self::draw).
-    pub(super) fn prepare_draw(&mut self) -> Result<(), String> {
+    /// Readies the mask for [`allowed`](Self::allowed).
+    pub(super) fn prepare_mask(&mut self) -> Result<(), String> {
         match &mut self.grammar {
-            Some(grammar) if self.given.is_empty() && self.sampler.draw().is_some() => {
+            Some(grammar) if self.given.is_empty() => {
                 grammar.mask().map(drop).map_err(|error| error.to_string())
             }
             _ => Ok(()),
         }
     }
 
-    /// How a backend can choose the next token, once that is [prepared](Self::prepare_draw); `None` where it takes
-    /// its logits.
-    pub(super) fn draw(&self) -> Option<Draw<'_>> {
+    /// The tokens that may come next, once that is [prepared](Self::prepare_mask); `None` where the logits of all
+    /// are wanted, or any may come.
+    pub(super) fn allowed(&self, is_drawn: bool) -> Option<&[u32]> {
+        let suffices = self.given.is_empty() && (is_drawn || self.sampler.wants_only_allowed());
+        self.grammar.as_ref().filter(|_| suffices).map(|grammar| grammar.last_mask().words())
+    }
+
+    /// How a backend can choose the next token; `None` where it takes its logits.
+    pub(super) fn draw(&self) -> Option<Draw> {
         let (params, uniform) = self.sampler.draw().filter(|_| self.given.is_empty())?;
-        let allowed = self.grammar.as_ref().map(|grammar| grammar.last_mask().words());
         let &SamplingParams { temperature, top_k, top_p, min_p, .. } = params;
-        Some(Draw { temperature, top_k, top_p, min_p, uniform, allowed })
+        Some(Draw { temperature, top_k, top_p, min_p, uniform })
     }
 
     /// As [`advance`](Self::advance), by the token that the backend chose.

@@ -166,7 +166,7 @@ impl EngineThread {
 
     fn step(&mut self) -> Result<(), Lost> {
         let mut rows = self.scheduler.plan();
-        self.prepare_draws(&mut rows);
+        self.prepare_masks(&mut rows);
         if rows.is_empty() {
             return Ok(());
         }
@@ -201,15 +201,12 @@ impl EngineThread {
         Ok(())
     }
 
-    /// Where the backend draws tokens, it has to know beforehand which may come. A sequence that cannot say so ends,
-    /// and its row with it.
-    fn prepare_draws(&mut self, rows: &mut Vec<PlannedRow>) {
-        if !self.draws {
-            return;
-        }
+    /// A backend that knows beforehand which tokens may come computes less, and where it draws it has to. A sequence
+    /// that cannot say so ends, and its row with it.
+    fn prepare_masks(&mut self, rows: &mut Vec<PlannedRow>) {
         rows.retain(|row| {
             let sequence = self.sequences.get_mut(&row.id).expect("rows are planned for known sequences");
-            let prepared = if asks(row) { guard(|| sequence.prepare_draw()) } else { Ok(Ok(())) };
+            let prepared = if asks_once(row) { guard(|| sequence.prepare_mask()) } else { Ok(Ok(())) };
             match prepared {
                 Ok(Ok(())) => true,
                 Ok(Err(reason)) | Err(reason) => {
@@ -227,11 +224,13 @@ impl EngineThread {
             .zip(&tokens)
             .map(|(row, tokens)| {
                 let draw = draw(&self.sequences, row).filter(|_| self.draws);
+                let sequence = self.sequences.get(&row.id).filter(|_| asks_once(row));
                 Row {
                     slot: row.slot,
                     start: row.start,
                     tokens,
                     logits_from: if draw.is_some() { row.len } else { row.logits_from },
+                    allowed: sequence.and_then(|sequence| sequence.allowed(draw.is_some())),
                     draw,
                 }
             })
@@ -350,13 +349,18 @@ impl EngineThread {
 }
 
 /// What a backend that draws is to draw for a row.
-fn draw<'a>(sequences: &'a HashMap<SequenceId, Sequence>, row: &PlannedRow) -> Option<Draw<'a>> {
+fn draw(sequences: &HashMap<SequenceId, Sequence>, row: &PlannedRow) -> Option<Draw> {
     sequences.get(&row.id).filter(|_| asks(row)).and_then(Sequence::draw)
 }
 
 /// Whether a token is to be chosen after the row, or weighed in it.
 fn asks(row: &PlannedRow) -> bool {
     row.logits_from < row.len
+}
+
+/// Whether it asks for what follows its last token alone. A mask is of one place: behind a draft, others hold.
+fn asks_once(row: &PlannedRow) -> bool {
+    row.logits_from + 1 == row.len
 }
 
 /// Runs code that must not end the thread; a panic becomes its message.

@@ -88,6 +88,11 @@ impl Sampler {
         self.sample_among(logits, mask.map(TokenMask::words))
     }
 
+    /// Whether it wants nothing but the logits of tokens that may come: log-probabilities are over all.
+    pub fn wants_only_allowed(&self) -> bool {
+        self.params.logprobs.is_none()
+    }
+
     /// With what number, beside these parameters, whoever has the logits can make the next choice instead of
     /// [`sample`](Self::sample): `None` where a choice hangs on the tokens before it, on a bias, or has to report
     /// other tokens than the one chosen.

@@ -25,6 +25,7 @@ macro_rules! contract {
             a_prompt_in_chunks_is_as_good_as_a_whole_one
             a_repeated_step_gives_the_same
             logits_come_for_the_positions_asked_for
+            tokens_that_may_come_have_the_logits_they_always_have
             the_context_can_be_filled_and_no_more
             a_token_is_drawn_from_its_rows_logits_or_the_row_is_refused
             illegal_rows_are_errors_and_change_nothing
@@ -113,8 +114,14 @@ impl Subject {
         let mut start = start;
         let mut last = Vec::new();
         for chunk in tokens.chunks(self.backend.limits().max_step_tokens) {
-            let rows =
-                [Row { slot: Slot(slot), start, tokens: chunk, logits_from: chunk.len() - 1, draw: None }];
+            let rows = [Row {
+                slot: Slot(slot),
+                start,
+                tokens: chunk,
+                logits_from: chunk.len() - 1,
+                allowed: None,
+                draw: None,
+            }];
             last = self.extend(&rows).remove(0);
             start += chunk.len();
         }
@@ -182,13 +189,21 @@ fn a_sequence_is_the_same_alone_and_beside_others(mut subject: Subject) {
                 start: written[i],
                 tokens: text,
                 logits_from: text.len() - 1,
+                allowed: None,
                 draw: None,
             })
             .collect();
         let place = step % (n_neighbours + 1);
         rows.insert(
             place,
-            Row { slot: Slot(slot), start: prompt.len() + step, tokens: &token, logits_from: 0, draw: None },
+            Row {
+                slot: Slot(slot),
+                start: prompt.len() + step,
+                tokens: &token,
+                logits_from: 0,
+                allowed: None,
+                draw: None,
+            },
         );
         last = subject.extend(&rows).swap_remove(place);
         subject.assert_same(&last, &expected_logits[step + 1]);
@@ -232,7 +247,14 @@ fn a_copy_forgets_what_was_there(mut subject: Subject) {
     subject.write(0, 0, &short);
     subject.write(1, 0, &long);
     subject.backend.copy_prefix(Slot(0), Slot(1), short.len()).expect("the copy is legal");
-    subject.assert_step_error(&[Row { slot: Slot(1), start: 7, tokens: &[1], logits_from: 0, draw: None }]);
+    subject.assert_step_error(&[Row {
+        slot: Slot(1),
+        start: 7,
+        tokens: &[1],
+        logits_from: 0,
+        allowed: None,
+        draw: None,
+    }]);
     let (left, right) = (subject.write(0, 6, &[1]), subject.write(1, 6, &[1]));
     subject.assert_same(&left, &right);
 }
@@ -250,13 +272,25 @@ fn taking_tokens_back_is_as_good_as_never_writing_them(mut subject: Subject) {
 
 fn a_prompt_in_chunks_is_as_good_as_a_whole_one(mut subject: Subject) {
     let prompt = subject.tokens(1, 37);
-    let whole =
-        subject.extend(&[Row { slot: Slot(0), start: 0, tokens: &prompt, logits_from: 0, draw: None }]);
+    let whole = subject.extend(&[Row {
+        slot: Slot(0),
+        start: 0,
+        tokens: &prompt,
+        logits_from: 0,
+        allowed: None,
+        draw: None,
+    }]);
     for chunk_len in [1, 2, 5, 16, 36] {
         let mut parts = Vec::new();
         for (idx, chunk) in prompt.chunks(chunk_len).enumerate() {
-            let row =
-                Row { slot: Slot(1), start: idx * chunk_len, tokens: chunk, logits_from: 0, draw: None };
+            let row = Row {
+                slot: Slot(1),
+                start: idx * chunk_len,
+                tokens: chunk,
+                logits_from: 0,
+                allowed: None,
+                draw: None,
+            };
             parts.extend(subject.extend(&[row]));
         }
         subject.assert_all_same(&parts, &whole);
@@ -267,8 +301,8 @@ fn a_repeated_step_gives_the_same(mut subject: Subject) {
     let (prompt, more) = (subject.tokens(1, 10), subject.tokens(2, 6));
     subject.write(0, 0, &prompt);
     let rows = [
-        Row { slot: Slot(0), start: 10, tokens: &more, logits_from: 0, draw: None },
-        Row { slot: Slot(1), start: 0, tokens: &prompt, logits_from: 9, draw: None },
+        Row { slot: Slot(0), start: 10, tokens: &more, logits_from: 0, allowed: None, draw: None },
+        Row { slot: Slot(1), start: 0, tokens: &prompt, logits_from: 9, allowed: None, draw: None },
     ];
     let first = subject.extend(&rows);
     let second = subject.extend(&rows);
@@ -277,36 +311,83 @@ fn a_repeated_step_gives_the_same(mut subject: Subject) {
 
 fn logits_come_for_the_positions_asked_for(mut subject: Subject) {
     let tokens = subject.tokens(1, 10);
-    let all = subject.extend(&[Row { slot: Slot(0), start: 0, tokens: &tokens, logits_from: 0, draw: None }]);
+    let all = subject.extend(&[Row {
+        slot: Slot(0),
+        start: 0,
+        tokens: &tokens,
+        logits_from: 0,
+        allowed: None,
+        draw: None,
+    }]);
     assert_eq!(all.len(), 10);
     for (first, second) in [(10, 10), (10, 9), (9, 10), (3, 8)] {
         let some = subject.extend(&[
-            Row { slot: Slot(0), start: 0, tokens: &tokens, logits_from: first, draw: None },
-            Row { slot: Slot(1), start: 0, tokens: &tokens, logits_from: second, draw: None },
+            Row { slot: Slot(0), start: 0, tokens: &tokens, logits_from: first, allowed: None, draw: None },
+            Row { slot: Slot(1), start: 0, tokens: &tokens, logits_from: second, allowed: None, draw: None },
         ]);
         subject.assert_all_same(&some, &[&all[first..], &all[second..]].concat());
     }
 }
 
+/// Few tokens or many may come, of the last position of each row; other positions have all logits.
+fn tokens_that_may_come_have_the_logits_they_always_have(mut subject: Subject) {
+    let vocab_size = subject.backend.limits().vocab_size;
+    let slots = subject.backend.limits().slots;
+    let mask = |every: usize| {
+        let mut words = vec![0_u32; vocab_size.div_ceil(32)];
+        (0..vocab_size).step_by(every).for_each(|token| words[token / 32] |= 1 << (token % 32));
+        words
+    };
+    let masks = [Some(mask(vocab_size - 1)), None, Some(mask(3)), Some(mask(vocab_size / 2))];
+    let texts: Vec<_> = [1, 5, 1, 12].map(|len| subject.tokens(len, len as usize)).into();
+    let rows: Vec<_> = texts
+        .iter()
+        .zip(&masks)
+        .take(slots)
+        .enumerate()
+        .map(|(slot, (text, allowed))| Row {
+            slot: Slot(slot),
+            start: 0,
+            tokens: text,
+            logits_from: text.len() - text.len().min(2),
+            allowed: allowed.as_deref(),
+            draw: None,
+        })
+        .collect();
+    let some = subject.extend(&rows);
+    let rows: Vec<_> = rows.into_iter().map(|row| Row { allowed: None, ..row }).collect();
+    let all = subject.extend(&rows);
+    assert_eq!(some.len(), all.len());
+    let mut place = 0;
+    for (row, mask) in rows.iter().zip(&masks) {
+        for idx in row.logits_from..row.tokens.len() {
+            let mask = mask.as_ref().filter(|_| idx + 1 == row.tokens.len());
+            let may_come = |token: usize| mask.is_none_or(|words| words[token / 32] >> (token % 32) & 1 == 1);
+            let kept = |logits: &[f32]| -> Vec<f32> {
+                (0..vocab_size).filter(|&token| may_come(token)).map(|token| logits[token]).collect()
+            };
+            subject.assert_same(&kept(&some[place]), &kept(&all[place]));
+            place += 1;
+        }
+    }
+}
+
 /// Of a backend that draws, rows of any length beside each other, with a mask or without, with their logits or not.
 fn a_token_is_drawn_from_its_rows_logits_or_the_row_is_refused(mut subject: Subject) {
-    let plain = Draw { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, uniform: 0.5, allowed: None };
+    let plain = Draw { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, uniform: 0.5 };
     let limits = subject.backend.limits().clone();
     let odd = vec![0xaaaa_aaaa; limits.vocab_size.div_ceil(32)];
     let texts: Vec<_> = [1, 5, 1, 12].map(|len| subject.tokens(len, len as usize)).into();
-    let draws = [
-        None,
-        Some(plain),
-        Some(Draw { allowed: Some(&odd), ..plain }),
-        Some(Draw { allowed: Some(&odd), ..plain }),
-    ];
-    let rows = texts.iter().zip(draws).take(limits.slots).enumerate().map(|(slot, (text, draw))| Row {
-        slot: Slot(slot),
-        start: 0,
-        tokens: text,
-        logits_from: text.len() - 1,
-        draw,
-    });
+    let draws = [(None, None), (Some(plain), None), (Some(plain), Some(&odd[..])), (Some(plain), Some(&odd))];
+    let rows =
+        texts.iter().zip(draws).take(limits.slots).enumerate().map(|(slot, (text, (draw, allowed)))| Row {
+            slot: Slot(slot),
+            start: 0,
+            tokens: text,
+            logits_from: text.len() - 1,
+            allowed,
+            draw,
+        });
     let rows: Vec<_> = rows.collect();
     if !limits.draws {
         return subject.assert_step_error(&rows);
@@ -316,7 +397,8 @@ fn a_token_is_drawn_from_its_rows_logits_or_the_row_is_refused(mut subject: Subj
         .iter()
         .zip(logits)
         .filter_map(|(row, mut logits)| {
-            if row.draw?.allowed.is_some() {
+            row.draw?;
+            if row.allowed.is_some() {
                 logits.iter_mut().step_by(2).for_each(|logit| *logit = f32::NEG_INFINITY);
             }
             Some(greedy(&logits))
@@ -348,6 +430,7 @@ fn the_context_can_be_filled_and_no_more(mut subject: Subject) {
         start: context_len,
         tokens: &[1],
         logits_from: 0,
+        allowed: None,
         draw: None,
     }]);
     subject.assert_step_error(&[Row {
@@ -355,6 +438,7 @@ fn the_context_can_be_filled_and_no_more(mut subject: Subject) {
         start: context_len - 1,
         tokens: &[1, 1],
         logits_from: 1,
+        allowed: None,
         draw: None,
     }]);
     let again = subject.write(0, context_len - 1, &tokens[context_len - 1..]);
@@ -365,7 +449,14 @@ fn illegal_rows_are_errors_and_change_nothing(mut subject: Subject) {
     let limits = subject.backend.limits().clone();
     let prompt = subject.tokens(1, 10);
     let expected = subject.write(0, 0, &prompt);
-    let row = |slot, start, tokens| Row { slot: Slot(slot), start, tokens, logits_from: 0, draw: None };
+    let row = |slot, start, tokens| Row {
+        slot: Slot(slot),
+        start,
+        tokens,
+        logits_from: 0,
+        allowed: None,
+        draw: None,
+    };
     let too_many = vec![1; limits.max_step_tokens + 1];
     let no_token = [limits.vocab_size as u32];
 
@@ -375,7 +466,14 @@ fn illegal_rows_are_errors_and_change_nothing(mut subject: Subject) {
     subject.assert_step_error(&[row(0, 9, &[1]), row(0, 9, &[2])]);
     subject.assert_step_error(&[row(0, 9, &no_token)]);
     subject.assert_step_error(&[row(0, 0, &too_many)]);
-    subject.assert_step_error(&[Row { slot: Slot(0), start: 9, tokens: &[1], logits_from: 2, draw: None }]);
+    subject.assert_step_error(&[Row {
+        slot: Slot(0),
+        start: 9,
+        tokens: &[1],
+        logits_from: 2,
+        allowed: None,
+        draw: None,
+    }]);
     // One bad row among good ones.
     subject.assert_step_error(&[row(1, 0, &[1]), row(0, 11, &[1])]);
 

@@ -181,9 +181,17 @@ fn a_token_is_the_one_that_the_host_draws_from_the_same_logits() {
             .map(|(slot, (of, sampler))| {
                 let (params, uniform) = sampler.draw().expect("the device can do that");
                 let &SamplingParams { temperature, top_k, top_p, min_p, .. } = params;
-                let draw = Draw { temperature, top_k, top_p, min_p, uniform, allowed: of.mask.as_deref() };
+                let draw = Draw { temperature, top_k, top_p, min_p, uniform };
                 let logits_from = of.tokens.len() - 1;
-                Row { slot: Slot(slot), start: of.start, tokens: &of.tokens, logits_from, draw: Some(draw) }
+                let allowed = of.mask.as_deref();
+                Row {
+                    slot: Slot(slot),
+                    start: of.start,
+                    tokens: &of.tokens,
+                    logits_from,
+                    allowed,
+                    draw: Some(draw),
+                }
             })
             .collect();
         device.extend(&rows, &mut logits).expect("the rows run");
@@ -214,8 +222,9 @@ fn a_token_is_the_one_that_the_host_draws_from_the_same_logits() {
     assert!(worst < 1e-4 && parted * 50 < draws, "{worst}, {parted}");
 
     // Where there are no numbers to draw from, the step fails, and not the next one.
-    let draw = Draw { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, uniform: 0.5, allowed: None };
-    let row = Row { slot: Slot(0), start: 0, tokens: &[1, 2, 3], logits_from: 3, draw: Some(draw) };
+    let draw = Draw { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, uniform: 0.5 };
+    let row =
+        Row { slot: Slot(0), start: 0, tokens: &[1, 2, 3], logits_from: 3, allowed: None, draw: Some(draw) };
     let fake = Fake::open();
     fake.inject("nrt_execute@*=nan");
     let failed = device.extend(&[row], &mut logits);

@@ -56,7 +56,14 @@ impl Runner {
     pub(crate) fn run(&mut self, rows: &[(usize, usize, &[u32])]) -> Vec<Vec<u32>> {
         let rows: Vec<Row<'_>> = rows
             .iter()
-            .map(|&(slot, start, tokens)| Row { slot: Slot(slot), start, tokens, logits_from: 0, draw: None })
+            .map(|&(slot, start, tokens)| Row {
+                slot: Slot(slot),
+                start,
+                tokens,
+                logits_from: 0,
+                allowed: None,
+                draw: None,
+            })
             .collect();
         self.backend.extend(&rows, &mut self.logits).unwrap();
         let bits = |idx| self.logits.row(idx).iter().map(|logit| logit.to_bits()).collect();
@@ -237,8 +244,8 @@ fn check_only_the_logits_asked_for_are_written(backend: &str) {
     let mut runner = Runner::open(backend, &model, 2, WeightsForm::F32);
     let (left, right) = (tokens(&model, 1, 9), tokens(&model, 2, 5));
     let rows = [
-        Row { slot: Slot(1), start: 0, tokens: &left, logits_from: 9, draw: None },
-        Row { slot: Slot(0), start: 0, tokens: &right, logits_from: 4, draw: None },
+        Row { slot: Slot(1), start: 0, tokens: &left, logits_from: 9, allowed: None, draw: None },
+        Row { slot: Slot(0), start: 0, tokens: &right, logits_from: 4, allowed: None, draw: None },
     ];
     runner.backend.extend(&rows, &mut runner.logits).unwrap();
     assert_eq!(runner.logits.len(), 1);

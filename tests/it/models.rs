@@ -235,7 +235,8 @@ pub(crate) fn outcome(path: &Path, backends: &[&str]) -> Result<(), String> {
 fn run(backend: &str, model: &Model, options: &OpenOptions) -> Result<(), String> {
     let mut backend = backend::open(backend, model, options).map_err(|error| error.to_string())?;
     let mut logits = backend::Logits::new(backend.limits().vocab_size);
-    let rows = [Row { slot: Slot(0), start: 0, tokens: &[1, 0, 1], logits_from: 2, draw: None }];
+    let rows =
+        [Row { slot: Slot(0), start: 0, tokens: &[1, 0, 1], logits_from: 2, allowed: None, draw: None }];
     if backend.limits().context_len >= 3 && backend.limits().vocab_size >= 2 {
         backend.extend(&rows, &mut logits).map_err(|error| error.to_string())?;
         assert_eq!(logits.len(), 1);

@@ -184,6 +184,7 @@ fn greedy(backend: &mut dyn Backend, prompts: &[&[u32]], steps: usize) -> Vec<Ve
                 start: idx * 200,
                 tokens: chunk,
                 logits_from: chunk.len() - 1,
+                allowed: None,
                 draw: None,
             };
             backend.extend(&[row], &mut logits).expect("the prompt runs");
@@ -200,6 +201,7 @@ fn greedy(backend: &mut dyn Backend, prompts: &[&[u32]], steps: usize) -> Vec<Ve
                 start: prompts[slot].len() + step,
                 tokens: token,
                 logits_from: 0,
+                allowed: None,
                 draw: None,
             })
             .collect();
@@ -321,7 +323,8 @@ fn in_bf16_logits_are_near_the_references_and_best_tokens_mostly_the_same() {
         let mut device = open(&model, folder.path(), 1);
         let vocab_size = model.graph.vocab_size() as u32;
         let tokens: Vec<u32> = (0..96).map(|idx| (idx * 37 + 11) % vocab_size).collect();
-        let rows = [Row { slot: Slot(1), start: 0, tokens: &tokens, logits_from: 0, draw: None }];
+        let rows =
+            [Row { slot: Slot(1), start: 0, tokens: &tokens, logits_from: 0, allowed: None, draw: None }];
         let mut logits = [Logits::new(vocab_size as usize), Logits::new(vocab_size as usize)];
         reference.extend(&rows, &mut logits[0]).expect("the reference runs");
         device.extend(&rows, &mut logits[1]).expect("the device runs");

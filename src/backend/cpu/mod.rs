@@ -86,7 +86,7 @@ impl CpuBackend {
         let max_rows = max_step_tokens.min(slots * context_len);
         let request = lower::Request { model, decoded, context_len, max_rows };
         let plan = lower::lower(&request, &mut pool)?;
-        let batch = Batch::with_capacity(max_rows);
+        let batch = Batch::with_capacity(max_rows, limits.vocab_size);
         Ok(Self { held: vec![0; slots], limits, isa, pool, plan, cache, batch })
     }
 }

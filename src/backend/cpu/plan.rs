@@ -236,7 +236,7 @@ impl<E: Cached> Step<'_, E> {
             }),
             Stage::Head { input, projection } => {
                 let logits = ViewMut::new(self.logits.as_mut_slice(), rows, projection.width());
-                projection.run(isa, self.pool, memory.input(*input, rows), logits);
+                projection.run_wanted(isa, self.pool, memory.input(*input, rows), logits, &batch.wanted);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Linear layers that read the same rows, as one stage shared out among the threads.
 
 use super::{
+    batch::Wanted,
     kernels::{Block, Finish, Gate, Isa, LANES, Quantise},
     matrix::{Input, Matrix},
     pool::Pool,
@@ -60,14 +61,58 @@ impl Projection {
     pub(super) fn run(&self, isa: Isa, pool: &mut Pool, input: Input<'_>, output: ViewMut<'_, f32>) {
         let all_rows = output.rows();
         pool.tiles(output, all_rows, &self.cuts, |_, idx, tile| {
-            let Task { matrix, panels } = &self.tasks[idx];
-            let finish = match &self.bias {
-                Some(bias) => Finish::Bias(&bias[self.cuts[idx]..self.cuts[idx + 1]]),
-                None if self.accumulate => Finish::Accumulate,
-                None => Finish::Store,
-            };
-            self.matrices[*matrix].multiply(isa, panels.clone(), input, tile, finish);
+            self.multiply(isa, idx, self.cuts[idx]..self.cuts[idx + 1], input, tile);
         });
+    }
+
+    /// As [`run`](Self::run), but for outputs that are not wanted, which become negative infinity.
+    pub(super) fn run_wanted(
+        &self,
+        isa: Isa,
+        pool: &mut Pool,
+        input: Input<'_>,
+        output: ViewMut<'_, f32>,
+        wanted: &Wanted,
+    ) {
+        let all_rows = output.rows();
+        pool.tiles(output, all_rows, &self.cuts, |_, idx, mut tile| {
+            let columns = self.cuts[idx]..self.cuts[idx + 1];
+            for (rows, runs) in wanted.parts() {
+                let input = input.part(rows.clone());
+                let mut part = tile.tile(rows, 0..columns.len());
+                let Some(runs) = runs else {
+                    self.multiply(isa, idx, columns.clone(), input, part);
+                    continue;
+                };
+                part.row(0).fill(f32::NEG_INFINITY);
+                for run in runs.iter().map(|run| run.start.max(columns.start)..run.end.min(columns.end)) {
+                    if !run.is_empty() {
+                        let place = run.start - columns.start..run.end - columns.start;
+                        self.multiply(isa, idx, run, input, part.tile(0..1, place));
+                    }
+                }
+            }
+        });
+    }
+
+    /// Some columns of a task, from where a panel begins.
+    fn multiply(
+        &self,
+        isa: Isa,
+        idx: usize,
+        columns: Range<usize>,
+        input: Input<'_>,
+        output: ViewMut<'_, f32>,
+    ) {
+        let Task { matrix, panels } = &self.tasks[idx];
+        let first = panels.start + (columns.start - self.cuts[idx]) / LANES;
+        let panels = first..first + columns.len().div_ceil(LANES);
+        let finish = match &self.bias {
+            Some(bias) => Finish::Bias(&bias[columns]),
+            None if self.accumulate => Finish::Accumulate,
+            None => Finish::Store,
+        };
+        self.matrices[*matrix].multiply(isa, panels, input, output, finish);
     }
 }
 

@@ -283,7 +283,7 @@ impl NeuronBackend {
             buffer.rows.push(StepRow { slot, start, len: tokens.len(), logits_from });
             // The rules have let through none outside the vocabulary.
             buffer.tokens.extend(tokens.iter().map(|&token| token as i32));
-            buffer.draws.push(row.draw.as_ref());
+            buffer.draws.push(row.draw.as_ref(), row.allowed);
         }
         Ok(())
     }

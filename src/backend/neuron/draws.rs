@@ -41,9 +41,9 @@ impl Draws {
     }
 
     /// Those of the step's next row.
-    pub(super) fn push(&mut self, draw: Option<&Draw<'_>>) {
+    pub(super) fn push(&mut self, draw: Option<&Draw>, allowed: Option<&[u32]>) {
         let request = draw.map(|draw| {
-            let allowed = draw.allowed.map(|words| {
+            let allowed = allowed.map(|words| {
                 let start = self.words.len();
                 self.words.extend_from_slice(words);
                 start..self.words.len()
@@ -78,8 +78,8 @@ impl Draws {
 }
 
 /// As the program takes them: see [`DRAW_NUMBERS`].
-fn numbers(draw: &Draw<'_>) -> [f32; DRAW_NUMBERS] {
-    let &Draw { temperature, top_k, top_p, min_p, uniform, .. } = draw;
+fn numbers(draw: &Draw) -> [f32; DRAW_NUMBERS] {
+    let &Draw { temperature, top_k, top_p, min_p, uniform } = draw;
     if temperature == 0.0 {
         // The first of those that are as likely as the likeliest.
         return [1.0, 0.0, EVERY_TOKEN, ALL_PROBABILITY, 0.0];
@@ -223,13 +223,13 @@ impl Drawing {
 mod tests {
     use super::*;
 
-    fn draw<'a>(temperature: f32) -> Draw<'a> {
-        Draw { temperature, top_k: 0, top_p: 1.0, min_p: 0.0, uniform: 0.25, allowed: None }
+    fn draw(temperature: f32) -> Draw {
+        Draw { temperature, top_k: 0, top_p: 1.0, min_p: 0.0, uniform: 0.25 }
     }
 
     #[test]
     fn numbers_are_as_the_program_takes_them() {
-        let check = |draw: Draw<'_>, expected: [f32; DRAW_NUMBERS]| assert_eq!(numbers(&draw), expected);
+        let check = |draw: Draw, expected: [f32; DRAW_NUMBERS]| assert_eq!(numbers(&draw), expected);
         let all = EVERY_TOKEN;
         check(draw(0.5), [2.0, LEAST_LOG_WEIGHT, all, ALL_PROBABILITY, 0.25]);
         check(Draw { top_k: 7, top_p: 0.5, ..draw(1.0) }, [1.0, LEAST_LOG_WEIGHT, 7.0, 0.5, 0.25]);
@@ -245,7 +245,7 @@ mod tests {
     fn a_request_is_met_by_the_run_that_has_the_rows_end() {
         let rows = [StepRow { slot: 0, start: 0, len: 9, logits_from: 9 }];
         let mut draws = Draws::default();
-        draws.push(Some(&Draw { allowed: Some(&[5, 6]), ..draw(1.0) }));
+        draws.push(Some(&draw(1.0)), Some(&[5, 6]));
         let piece = |from, len| Piece { row: 0, from, len };
         assert!(draws.at_end(&rows, &piece(0, 8)).is_none());
         let request = draws.at_end(&rows, &piece(8, 1)).expect("the row ends there");
@@ -256,7 +256,7 @@ mod tests {
     fn answers_are_in_the_order_of_the_rows_that_asked() {
         let mut draws = Draws::default();
         for asks in [true, false, true] {
-            draws.push(Some(&draw(1.0)).filter(|_| asks));
+            draws.push(Some(&draw(1.0)).filter(|_| asks), None);
         }
         draws.begin();
         let drawn = |token| Drawn { token, logprob: -1.0 };

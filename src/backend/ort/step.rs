@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     fn row(slot: usize, start: usize, tokens: &[u32], logits_from: usize) -> Row<'_> {
-        Row { slot: Slot(slot), start, tokens, logits_from, draw: None }
+        Row { slot: Slot(slot), start, tokens, logits_from, allowed: None, draw: None }
     }
 
     #[test]

@@ -31,9 +31,9 @@ impl Subject {
     /// backend draws.
     fn write(&mut self, slot: usize, start: usize, tokens: &[TokenId]) -> Result<Duration> {
         let began = Instant::now();
-        let greedy = Draw { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, uniform: 0.0, allowed: None };
+        let greedy = Draw { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, uniform: 0.0 };
         let draw = self.backend.limits().draws.then_some(greedy);
-        let row = Row { slot: Slot(slot), start, tokens, logits_from: tokens.len() - 1, draw };
+        let row = Row { slot: Slot(slot), start, tokens, logits_from: tokens.len() - 1, allowed: None, draw };
         self.backend.extend(&[row], &mut self.logits)?;
         Ok(began.elapsed())
     }

@@ -124,6 +124,8 @@ pub struct Grammar {
     parser: TokenParser,
     vocabulary: Arc<Vocabulary>,
     mask: TokenMask,
+    /// `mask` is of the place that the reply is at.
+    mask_is_current: bool,
     /// Never longer than `remaining`; empty when the reply is over.
     ending: Ending,
     remaining: usize,
@@ -136,7 +138,7 @@ impl Grammar {
     fn new(parser: TokenParser, vocabulary: Arc<Vocabulary>, ending: Ending, budget: usize) -> Self {
         let mask = TokenMask::new(vocabulary.mask_words());
         let closing = ending.len() == budget;
-        Self { parser, vocabulary, mask, ending, remaining: budget, closing }
+        Self { parser, vocabulary, mask, mask_is_current: false, ending, remaining: budget, closing }
     }
 
     /// Tokens that must come next, whatever the model says; already accepted when they are returned.
@@ -147,6 +149,7 @@ impl Grammar {
         if self.is_finished() {
             return Ok(Vec::new());
         }
+        self.mask_is_current = false;
         let mut tokens = Vec::new();
         if !self.closing {
             tokens = self.guarded(|parser| Ok(parser.compute_ff_tokens())).unwrap_or_default();
@@ -186,6 +189,9 @@ impl Grammar {
         if self.is_finished() {
             return Err(GrammarError::unsupported("the reply is over, nothing may follow"));
         }
+        if self.mask_is_current {
+            return Ok(&self.mask);
+        }
         let allowed = if self.closing { None } else { self.guarded(|parser| parser.compute_mask()) };
         match allowed {
             Some(allowed) => {
@@ -206,6 +212,7 @@ impl Grammar {
                 }
             }
         }
+        self.mask_is_current = true;
         Ok(&self.mask)
     }
 
@@ -223,6 +230,7 @@ impl Grammar {
         if self.is_finished() {
             return Err(GrammarError::unsupported("the reply is over, nothing may follow"));
         }
+        self.mask_is_current = false;
         let (taken, ending) = match self.ending_after(token) {
             Some(ending) => (token, ending),
             None => {
