@@ -2,10 +2,10 @@
 # Usage: scripts/compare-peers.sh [--llama-server PATH] [--cpus N] [--streams 1,4,16]
 #                                 [--runs 5] [--requests 32] [--tokens 128] [--out DIR] [WORKLOAD...]
 # Runs mondai beside other servers: the same GGUF file, the same CPUs, prompts and sampling, interleaved run
-# by run through the same client. WORKLOADs are those of `mondai bench` that any server takes: chat, schema.
+# by run through the same client. WORKLOADs are those of `mondai bench` that any server takes, chat and schema,
+# and `engines`: without a server, ONNX Runtime GenAI and CTranslate2 too (scripts/compare-engines.py).
 #
-# llama-server is --llama-server, $LLAMA_SERVER or the one in PATH; $MONDAI is the mondai to run. Peers without
-# a server of their own, such as ONNX Runtime GenAI, are not compared here.
+# llama-server is --llama-server, $LLAMA_SERVER or the one in PATH; $MONDAI is the mondai to run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,11 +29,11 @@ while (($#)); do
             esac
             shift 2
             ;;
-        chat | schema) workloads+=("$1"); shift ;;
+        chat | schema | engines) workloads+=("$1"); shift ;;
         *) usage ;;
     esac
 done
-((${#workloads[@]})) || workloads=(chat schema)
+((${#workloads[@]})) || workloads=(chat schema engines)
 llama="${llama:-$(command -v llama-server || true)}"
 [[ -x $llama ]] || fail "no llama-server: give --llama-server, set LLAMA_SERVER or put it in PATH"
 slots="$(tr , '\n' <<<"$streams" | sort -n | tail -1)"
@@ -71,6 +71,13 @@ start() {
 
 : >"$out/servers.txt"
 for workload in "${workloads[@]}"; do
+    if [[ $workload == engines ]]; then
+        beside="$(dirname "$llama")/llama-bench"
+        [[ -x $beside ]] || beside=""
+        MONDAI="$mondai" scripts/compare-engines.py --gguf "$model" --threads "$cpus" --rounds "$runs" --out "$out" \
+            ${beside:+--llama-bench "$beside"}
+        continue
+    fi
     targets=() watched=()
     port="$(free_port)"
     # One context for each slot. Prompts are never the same twice, so its prompt cache neither helps nor hurts.
