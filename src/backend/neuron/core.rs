@@ -106,6 +106,11 @@ impl CoreError {
         }
     }
 
+    /// Something that is no number lies in the cache, or did when the step ran.
+    pub(super) fn is_not_a_number(&self) -> bool {
+        matches!(self, Self::NotANumber { .. } | Self::NoToken { .. })
+    }
+
     pub(super) fn open(core: usize, reason: impl ToString) -> Self {
         Self::Open { core, reason: reason.to_string() }
     }

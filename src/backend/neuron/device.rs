@@ -314,13 +314,17 @@ impl NeuronBackend {
 
     /// As the engine must know of it: the device, some of its slots, or this step alone is lost.
     fn report(&mut self, error: StepError) -> BackendError {
+        let is_number = !matches!(&error, StepError::Core(error) if error.is_not_a_number());
         let source = error.into();
         if self.replicas.iter().all(Replica::is_lost) {
             return BackendError::DeviceLost { backend: NAME, source };
         }
         let newly = |replica: &Replica| replica.is_lost() && !replica.reported;
         if !self.replicas.iter().any(newly) {
-            return BackendError::Step { backend: NAME, source };
+            return match is_number {
+                true => BackendError::Step { backend: NAME, source },
+                false => BackendError::NotANumber { backend: NAME, source },
+            };
         }
         let slots = (0..self.limits.slots)
             .map(Slot)
