@@ -32,15 +32,24 @@ echo "== The fake and its compiler, through C"
 tests --test abi
 echo "== The backend's own tests"
 tests --lib backend::neuron
-echo "== Every call of the library, failing in every way; and cores that share a model"
-NEURON_RT_ROOT_COMM_ID=127.0.0.1:61239 tests --test faults --test ranks
+echo "== Cores that share a model"
+export NEURON_RT_ROOT_COMM_ID=127.0.0.1:61239
+tests --test ranks
 
-echo "== The program: compile, and a trial"
+# XLA itself leaves five strings of 18 bytes behind for a program of these that it compiles. The steps above, which
+# run programs and hand XLA memory too, are clean without this; below, what was allocated inside of XLA is passed over.
 programs="$(mktemp -d)"
 trap 'rm -rf "$programs"' EXIT
+echo "leak:pjrt_c_api_cpu_plugin" >"$programs/suppressions"
+export LSAN_OPTIONS="suppressions=$programs/suppressions"
+
+echo "== Every call of the library, failing in every way"
+tests --test faults
+
+echo "== The program: compile, and a trial"
 model=tests/fixtures/golden/llama
 "$built/mondai" compile --target inf2 --neuronx-cc "$built/neuronx-cc" --model "$model" --slots 2 --context-len 128 \
-    --bucket 2x1x128 --bucket 1x64x128 --output "$programs"
+    --bucket 2x1x128 --bucket 1x64x128 --precision f32 --output "$programs/llama"
 "$built/mondai" doctor neuron --trial --neuron-library "$built/libfake_nrt.so" --model "$model" --cores 0,1 \
-    --neuron-programs "$programs"
+    --neuron-programs "$programs/llama"
 echo "nothing was found"

@@ -359,6 +359,7 @@ fn what_a_failing_library_costs() {
     let subject = Subject::new();
     what_a_lost_core_costs_the_other(&subject);
     what_is_no_number_is_not_inherited(&subject);
+    what_a_last_step_leaves_is_not_inherited(&subject);
     what_a_prefix_takes_on_its_way(&subject);
     what_a_thousand_requests_leave(&subject);
     let mut table = String::new();
@@ -396,8 +397,9 @@ fn what_a_failing_library_costs() {
     insta::assert_snapshot!(table);
 }
 
-/// A NaN that a step yields, or leaves in the cache with logits that are good, costs the request that meets it. Those
-/// who get its slot next find it as if it had never been there; only when nothing else comes of a core, it is lost.
+/// A NaN that a step yields, or leaves in the cache with logits that are good, costs the request whose reply meets it,
+/// and no request that has no token yet: that is computed again. Those who get its slot next find it as if it had never
+/// been there; only when nothing else comes of a core, it is lost.
 fn what_is_no_number_is_not_inherited(subject: &Subject) {
     // Shorter than what failed, so that the slot holds more than they write.
     let short = |engine: &Engine| -> Vec<_> {
@@ -409,15 +411,21 @@ fn what_is_no_number_is_not_inherited(subject: &Subject) {
     assert!(expected.iter().all(|(_, reply)| *reply == Reply::Good));
     drop(engine);
     // The prompt is 20 executions, its reply 5.
-    for fault in ["@22=nan", "@3=nan-in-place", "@20=nan-in-place", "@22=nan-in-place", "@20+=nan-in-place"] {
+    let in_the_reply = ["@22=nan", "@20=nan-in-place", "@22=nan-in-place", "@20+=nan-in-place"];
+    let in_the_prompt = ["@20=nan", "@3=nan-in-place"];
+    for fault in in_the_reply.iter().chain(&in_the_prompt) {
         subject.fake.reset();
         let engine = subject.start().expect("nothing is wrong yet");
         subject.fake.inject(&format!("nrt_execute{fault}"));
-        let reply = subject.request(&engine, 0).1;
-        assert!(
-            matches!(&reply, Reply::Failed(text) if text.contains("is not a number")),
-            "{fault}: {reply:?}"
-        );
+        let (tokens, reply) = subject.request(&engine, 0);
+        if in_the_prompt.contains(fault) {
+            assert_eq!((tokens, reply), (subject.expected.clone(), Reply::Good), "{fault}");
+        } else {
+            assert!(
+                matches!(&reply, Reply::Failed(text) if text.contains("is not a number")),
+                "{fault}: {reply:?}"
+            );
+        }
         subject.fake.inject("");
         assert_eq!(short(&engine), expected, "{fault}");
         drop(engine);
@@ -427,12 +435,54 @@ fn what_is_no_number_is_not_inherited(subject: &Subject) {
     subject.fake.reset();
     let engine = subject.start().expect("nothing is wrong yet");
     subject.fake.inject("nrt_execute@*=nan");
-    let replies: Vec<_> = (0..8).map(|salt| subject.request(&engine, salt).1).collect();
-    let (last, before) = replies.split_last().expect("there are eight");
+    // Each has two steps that fail.
+    let replies: Vec<_> = (0..4).map(|salt| subject.request(&engine, salt).1).collect();
+    let (last, before) = replies.split_last().expect("there are four");
     assert!(before.iter().all(|reply| matches!(reply, Reply::Failed(_))), "{replies:?}");
     assert!(matches!(last, Reply::Lost(text) if text.contains("failed 8 times in a row")), "{last:?}");
     drop(engine);
     subject.assert_nothing_is_left();
+}
+
+/// A NaN that a request's very last step leaves in the cache costs nobody anything: the request has its reply, and shows
+/// nothing. Those who go on from what it held, in its slot or by a copy, and those who have its slot for something
+/// else, get their own replies.
+fn what_a_last_step_leaves_is_not_inherited(subject: &Subject) {
+    let longer = |salt: u32| {
+        let mut request = subject.greedy(0, 20, 6);
+        request.prompt.extend(subject.expected.iter().chain(&[salt]));
+        request
+    };
+    let at_once = |engine: &Engine, requests: Vec<SequenceRequest>| -> Vec<_> {
+        let streams: Vec<_> =
+            requests.into_iter().map(|request| engine.submit(request).expect("there is room")).collect();
+        streams.into_iter().map(|stream| subject.read(stream)).collect()
+    };
+    let others = || (1..3).map(|salt| subject.greedy(salt, 4, 6)).collect::<Vec<_>>();
+    type Next<'a> = &'a dyn Fn(&Engine) -> Vec<(Vec<u32>, Reply)>;
+    let nexts: [(&str, Next<'_>); 4] = [
+        ("goes on", &|engine| at_once(engine, vec![longer(7)])),
+        ("two go on", &|engine| at_once(engine, vec![longer(7), longer(8)])),
+        ("goes on from less", &|engine| at_once(engine, vec![subject.greedy(0, 20, 6)])),
+        ("others", &|engine| others().into_iter().map(|request| subject.reply(engine, request)).collect()),
+    ];
+    for (name, next) in nexts {
+        let [expected, actual] = ["", "nrt_execute@25=nan-in-place"].map(|fault| {
+            subject.fake.reset();
+            let engine = subject.start().expect("nothing is wrong");
+            subject.fake.inject(fault);
+            // The prompt is 20 executions, its reply 5.
+            assert_eq!(subject.request(&engine, 0), (subject.expected.clone(), Reply::Good), "{name}");
+            subject.fake.inject("");
+            let replies = next(&engine);
+            assert_eq!(engine.health(), EngineHealth::Ready, "{name}");
+            drop(engine);
+            subject.assert_nothing_is_left();
+            replies
+        });
+        assert!(expected.iter().all(|(_, reply)| *reply == Reply::Good), "{name}: {expected:?}");
+        assert_eq!(actual, expected, "{name}");
+    }
 }
 
 /// On the device from slot to slot of one core, through the host from core to core, and in both cases the positions

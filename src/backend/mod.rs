@@ -100,6 +100,7 @@ pub trait Backend: Send {
     /// be used again. [`BackendError::Step`]: it failed, or
     /// a row breaks these rules or the [`Limits`] (no such slot, a `start` past what the slot holds, no
     /// tokens, too many, a draw where there are none); the positions before each row's `start` are as they were.
+    /// [`BackendError::NotANumber`]: as that, but what those positions hold may be to blame.
     fn extend(&mut self, rows: &[Row<'_>], logits: &mut Logits) -> Result<(), BackendError>;
 
     /// Tokens that the last step ran beside its rows' own, since a program's shape is fixed.
@@ -258,6 +259,14 @@ pub enum BackendError {
     /// This step failed; the backend can go on.
     #[error("a step of the {backend} backend failed")]
     Step {
+        backend: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// What came of a row is no number; the backend can go on. Whoever held the slot before, or wrote what was copied
+    /// to it, may have left that there: a row from position 0 on finds nothing of it.
+    #[error("a step of the {backend} backend came to no number")]
+    NotANumber {
         backend: &'static str,
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,

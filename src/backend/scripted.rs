@@ -62,6 +62,8 @@ pub enum Fault {
     DeviceLost,
     /// The step succeeds, with logits of NaN.
     NotANumber,
+    /// The backend itself finds that a logit is none.
+    FoundNotANumber,
 }
 
 /// A call that was made, as far as it is of interest.
@@ -301,6 +303,9 @@ fn strike(fault: Fault) -> Result<(), BackendError> {
         Fault::Panic => panic!("told to panic"),
         Fault::DeviceLost => {
             Err(BackendError::DeviceLost { backend: NAME, source: "told to be lost".into() })
+        }
+        Fault::FoundNotANumber => {
+            Err(BackendError::NotANumber { backend: NAME, source: "told to find no number".into() })
         }
         Fault::NotANumber => Ok(()),
     }

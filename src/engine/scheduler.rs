@@ -12,6 +12,8 @@
 //!   newcomer takes over the longest prefix it shares with any slot: in place from a free one, by a
 //!   copy from a busy one, or from a free one that would lose more than it keeps. Otherwise it gets the
 //!   free slot that was of use least recently.
+//! - **Starting over.** What a sequence takes over may be no good, and shows only in its own first logits. Its row is
+//!   then planned [again](Scheduler::start_over), from its first token on.
 //! - **Drafts.** A reply's row may go on with tokens that nobody chose yet ([`draft`](super::draft)). Where
 //!   [`push`](Scheduler::push) is then given the same ones, they need no row any more, and the logits after
 //!   them are there already. Drafts never take the place of anything else in a step.
@@ -80,6 +82,9 @@ struct Holder {
     logits_from: usize,
     admitted_at: u64,
     planned_at: u64,
+    /// The slot that its beginning is a copy of.
+    copied_from: Option<usize>,
+    started_over: bool,
 }
 
 /// A copy that must be made before the next step; report a failed one by [`Scheduler::forget`].
@@ -160,8 +165,15 @@ impl Scheduler {
             slot.tokens = prompt;
             slot.drafts.clear();
             slot.n_resident = placement.n_shared;
-            slot.holder =
-                Some(Holder { id, prompt_len, logits_from, admitted_at: self.tick, planned_at: self.tick });
+            slot.holder = Some(Holder {
+                id,
+                prompt_len,
+                logits_from,
+                admitted_at: self.tick,
+                planned_at: self.tick,
+                copied_from: placement.copy_from,
+                started_over: false,
+            });
             if let Some(from) = placement.copy_from {
                 return Some(PrefixCopy {
                     from: Slot(from),
@@ -269,6 +281,25 @@ impl Scheduler {
         if let Some(idx) = slot {
             self.forget(Slot(idx));
         }
+    }
+
+    /// What a running sequence took over may be what its row failed for: has all of it computed again, once, and lets
+    /// nobody else have the same. `false` where it has started over before, or some of its logits were of use: then
+    /// what it took over was good.
+    pub(crate) fn start_over(&mut self, id: SequenceId) -> bool {
+        let slot = self.slot_of(id).expect("only a running sequence has a row");
+        let holder = slot.holder.as_mut().expect("the sequence holds its slot");
+        if holder.started_over || slot.n_resident > holder.logits_from {
+            return false;
+        }
+        holder.started_over = true;
+        slot.n_resident = 0;
+        if let Some(from) = holder.copied_from
+            && self.slots[from].holder.is_none()
+        {
+            self.forget(Slot(from));
+        }
+        true
     }
 
     /// The backend has lost the slot. Returns the sequence that held it, which is to be ended.

@@ -113,6 +113,11 @@ impl Sequence {
         }
     }
 
+    /// What it took over is computed again.
+    pub(super) fn start_over(&mut self) {
+        self.n_cached = 0;
+    }
+
     /// So many tokens were drafted for it in one step.
     pub(super) fn count_drafted(&mut self, n: usize, metrics: &Metrics) {
         self.n_drafted += n;

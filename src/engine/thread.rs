@@ -51,6 +51,8 @@ enum RunError {
     /// These rows failed; the backend can go on.
     Rows {
         reason: String,
+        /// What their slots held may be to blame.
+        inherited: bool,
     },
 }
 
@@ -155,7 +157,7 @@ impl EngineThread {
                     self.scheduler.forget(copy.to);
                     self.lose(&slots, &reason);
                 }
-                Err(RunError::Rows { reason }) => {
+                Err(RunError::Rows { reason, .. }) => {
                     tracing::warn!(reason, "a prefix could not be copied and is computed again");
                     self.scheduler.forget(copy.to);
                 }
@@ -181,8 +183,10 @@ impl EngineThread {
             Err(RunError::Lost(lost)) => return Err(lost),
             // The other rows are planned again.
             Err(RunError::Slots { slots, reason }) => self.lose(&slots, &reason),
-            Err(RunError::Rows { reason }) if rows.len() == 1 => self.fail(rows[0].id, reason),
-            Err(RunError::Rows { reason }) => {
+            Err(RunError::Rows { reason, inherited }) if rows.len() == 1 => {
+                self.fail_row(rows[0].id, reason, inherited);
+            }
+            Err(RunError::Rows { reason, .. }) => {
                 tracing::warn!(reason, rows = rows.len(), "a step failed and is repeated row by row");
                 for row in &rows {
                     let row = std::slice::from_ref(row);
@@ -193,7 +197,9 @@ impl EngineThread {
                             self.lose(&slots, &reason);
                             return Ok(());
                         }
-                        Err(RunError::Rows { reason }) => self.fail(row[0].id, reason),
+                        Err(RunError::Rows { reason, inherited }) => {
+                            self.fail_row(row[0].id, reason, inherited);
+                        }
                     }
                 }
             }
@@ -250,7 +256,7 @@ impl EngineThread {
             let reason = format!(
                 "the backend gave {given} rows of logits and {drawn} tokens for {n_logits} and {n_draws}"
             );
-            return Err(RunError::Rows { reason });
+            return Err(RunError::Rows { reason, inherited: false });
         }
         Ok(())
     }
@@ -327,6 +333,16 @@ impl EngineThread {
         self.metrics.lost_slots(slots.len());
     }
 
+    /// A row failed that ran alone. Its sequence ends, unless it may have failed for what it took over.
+    fn fail_row(&mut self, id: SequenceId, reason: String, inherited: bool) {
+        if inherited && self.scheduler.start_over(id) {
+            tracing::warn!(reason, sequence = id.0, "a sequence starts over, and takes nothing over");
+            self.sequences.get_mut(&id).expect("rows are planned for known sequences").start_over();
+        } else {
+            self.fail(id, reason);
+        }
+    }
+
     fn fail(&mut self, id: SequenceId, reason: String) {
         tracing::warn!(reason, sequence = id.0, "a sequence failed");
         self.end(id, failed(reason));
@@ -379,10 +395,11 @@ fn run_backend(call: impl FnOnce() -> Result<(), BackendError>) -> Result<(), Ru
             let reason = chain(&error);
             Err(match error {
                 BackendError::SlotsLost { slots, .. } => RunError::Slots { slots, reason },
-                _ => RunError::Rows { reason },
+                BackendError::NotANumber { .. } => RunError::Rows { reason, inherited: true },
+                _ => RunError::Rows { reason, inherited: false },
             })
         }
-        Err(panic) => Err(RunError::Rows { reason: format!("the backend {panic}") }),
+        Err(panic) => Err(RunError::Rows { reason: format!("the backend {panic}"), inherited: false }),
     }
 }
 

@@ -323,6 +323,39 @@ async fn a_step_that_fails_once_is_not_noticed() {
     assert_eq!(control.violations(), [""; 0]);
 }
 
+/// What a sequence takes over may be no number: it is computed again, once, and its usage says that nothing was taken
+/// over. What is found after its first token is its own.
+#[tokio::test]
+async fn a_prefix_that_is_no_number_is_computed_again() {
+    let (engine, control) = start();
+    let prompt: Vec<u32> = (1..31).collect();
+    let fault = Fault::FoundNotANumber;
+    let expected = reply(&engine, request(&prompt, 12)).await;
+    for (faults, cached_tokens) in [(0, 29), (1, 0)] {
+        (0..faults).for_each(|_| control.fault_on_next_step(fault));
+        let (tokens, end) = read(engine.submit(request(&prompt, 12)).expect("there is room")).await;
+        assert_eq!((tokens, end.expect("it finishes").cached_tokens), (expected.clone(), cached_tokens));
+    }
+    (0..2).for_each(|_| control.fault_on_next_step(fault));
+    let (tokens, end) = read(engine.submit(request(&prompt, 12)).expect("there is room")).await;
+    assert!(tokens.is_empty());
+    assert!(
+        matches!(end, Err(EngineError::Sequence { reason }) if reason.contains("told to find no number"))
+    );
+
+    let hold = control.hold();
+    let stream = engine.submit(request(&prompt, 12)).expect("there is room");
+    hold.wait();
+    hold.let_one_through(); // its first token is chosen
+    control.fault_on_next_step(fault);
+    drop(hold);
+    let (tokens, end) = read(stream).await;
+    assert_eq!(tokens, expected[..1]);
+    assert!(matches!(end, Err(EngineError::Sequence { .. })), "{end:?}");
+    assert_slots_are_free(&engine, &control).await;
+    assert_eq!(control.violations(), [""; 0]);
+}
+
 #[tokio::test]
 async fn a_lost_device_ends_everything_and_health_says_so() {
     let (engine, control) = start();

@@ -106,6 +106,11 @@ impl CoreError {
         }
     }
 
+    /// Something that is no number lies in the cache, or did when the step ran.
+    pub(super) fn is_not_a_number(&self) -> bool {
+        matches!(self, Self::NotANumber { .. } | Self::NoToken { .. })
+    }
+
     pub(super) fn open(core: usize, reason: impl ToString) -> Self {
         Self::Open { core, reason: reason.to_string() }
     }
@@ -198,18 +203,20 @@ impl Drop for Core {
 fn serve(mut worker: Worker, jobs: &Receiver<Job>, answers: &SyncSender<Result<Answer, CoreError>>) {
     while let Ok(job) = jobs.recv() {
         let answer = match job {
-            Job::Constant { name, bytes } => worker.constant(&name, &bytes).map(|()| Answer::Done),
+            Job::Constant { name, bytes } => worker.memory.constant(&name, &bytes).map(|()| Answer::Done),
             Job::Load => worker.load().map(|()| Answer::Done),
             Job::Step(mut buffer) => {
                 let result = worker.step(&mut buffer);
                 Ok(Answer::Step(buffer, result))
             }
-            Job::CopyPrefix { from, to, len } => worker.copy_prefix(from, to, len).map(|()| Answer::Done),
+            Job::CopyPrefix { from, to, len } => {
+                worker.memory.copy_prefix(from, to, len).map(|()| Answer::Done)
+            }
             Job::ReadPrefix { slot, len, mut bytes } => {
-                worker.read_prefix(slot, len, &mut bytes).map(|()| Answer::Prefix(bytes))
+                worker.memory.read_prefix(slot, len, &mut bytes).map(|()| Answer::Prefix(bytes))
             }
             Job::WritePrefix { slot, len, bytes } => {
-                worker.write_prefix(slot, len, &bytes).map(|()| Answer::Prefix(bytes))
+                worker.memory.write_prefix(slot, len, &bytes).map(|()| Answer::Prefix(bytes))
             }
         };
         if answers.send(answer).is_err() {

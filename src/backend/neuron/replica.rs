@@ -6,7 +6,7 @@
 //! the same tokens; the first's are read.
 
 use super::core::{Answer, Core, CoreError, Job, StepBuffer};
-use super::device::Patience;
+use super::options::Patience;
 use super::worker::Setup;
 use std::time::{Duration, Instant};
 

@@ -84,7 +84,12 @@ impl World {
     }
 
     /// One step; every planned row is checked against the model before it runs.
-    fn step(&mut self, failing_row: Option<usize>, copies_fail: bool, n_forced: usize) -> Vec<PlannedRow> {
+    fn step(
+        &mut self,
+        failing_row: Option<FailingRow>,
+        copies_fail: bool,
+        n_forced: usize,
+    ) -> Vec<PlannedRow> {
         while let Some(copy) = self.scheduler.admit() {
             self.copies.push(copy);
             assert_ne!(copy.from, copy.to);
@@ -100,8 +105,11 @@ impl World {
         for (idx, row) in rows.iter().enumerate() {
             let cached = &mut self.cache[row.slot.0];
             cached.truncate(row.start);
-            if failing_row == Some(idx) {
+            if let Some(failing) = failing_row.filter(|failing| failing.idx == idx) {
                 cached.push(TokenId::MAX);
+                if failing.may_start_over && self.scheduler.start_over(row.id) {
+                    continue;
+                }
                 self.live.remove(&row.id);
                 self.scheduler.discard(row.id);
                 continue;
@@ -187,16 +195,24 @@ impl World {
     }
 }
 
+#[derive(Clone, Copy, Debug)]
+struct FailingRow {
+    idx: usize,
+    may_start_over: bool,
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     SubmitGiven { family: u32, shared: usize, own: usize, from: prop::sample::Index },
     Submit { family: u32, shared: usize, own: usize, n_more: usize },
     Cancel(prop::sample::Index),
-    Step { failing_row: Option<usize>, copies_fail: bool, n_forced: usize },
+    Step { failing_row: Option<FailingRow>, copies_fail: bool, n_forced: usize },
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let step = (prop::option::weighted(0.1, 0..4_usize), prop::bool::weighted(0.2), 0..6_usize)
+    let failing_row =
+        (0..4_usize, any::<bool>()).prop_map(|(idx, may_start_over)| FailingRow { idx, may_start_over });
+    let step = (prop::option::weighted(0.1, failing_row), prop::bool::weighted(0.2), 0..6_usize)
         .prop_map(|(failing_row, copies_fail, n_forced)| Op::Step { failing_row, copies_fail, n_forced });
     prop_oneof![
         3 => (0..3_u32, 0..90_usize, 1..60_usize, 1..12_usize)
@@ -441,7 +457,42 @@ fn what_a_failed_sequence_computed_is_not_reused() {
     let mut world = World::new(limits(1, 1, 512), 512);
     world.submit(prompt(0, 100, 0, 10), 3);
     world.step(None, false, 0);
-    world.step(Some(0), false, 0);
+    world.step(Some(FailingRow { idx: 0, may_start_over: false }), false, 0);
     world.submit(prompt(0, 100, 1, 10), 3);
     assert_eq!(world.step(None, false, 0)[0].start, 0);
+}
+
+#[test]
+fn a_sequence_starts_over_once_and_only_while_nothing_of_it_was_of_use() {
+    let fails = Some(FailingRow { idx: 0, may_start_over: true });
+    let mut world = World::new(limits(1, 1, 512), 64);
+    world.submit(prompt(0, 100, 0, 0), 3);
+    world.finish_all(10);
+    world.submit(prompt(0, 100, 0, 100), 3);
+    // In the middle of the prompt it forgets what it took over.
+    let starts: Vec<_> = [None, fails, None].map(|fails| world.step(fails, false, 0)[0].start).into();
+    assert_eq!(starts, [100, 164, 0]);
+    assert_eq!(world.step(fails, false, 0)[0].start, 64);
+    assert!(world.live.is_empty(), "the second time it ends");
+
+    world.submit(prompt(1, 100, 0, 0), 3);
+    world.step(None, false, 0);
+    world.step(None, false, 0);
+    world.step(fails, false, 0);
+    assert!(world.live.is_empty(), "it had a token");
+}
+
+#[test]
+fn nobody_else_takes_over_what_a_sequence_started_over_for() {
+    let mut world = World::new(limits(3, 3, 512), 512);
+    world.submit(prompt(0, 40, 0, 400), 1); // instructions and a passage
+    world.finish_all(1);
+    world.submit(prompt(0, 40, 1, 20), 1);
+    world.step(Some(FailingRow { idx: 0, may_start_over: true }), false, 0);
+    assert_eq!(world.copies, [PrefixCopy { from: Slot(0), to: Slot(1), len: 40 }]);
+    world.submit(prompt(0, 40, 0, 400), 1);
+    let rows = world.step(None, false, 0);
+    assert_eq!(rows.iter().map(|row| row.start).collect::<Vec<_>>(), [0]);
+    let rows = world.step(None, false, 0);
+    assert_eq!(rows[0].start, 40, "of the one that started over");
 }

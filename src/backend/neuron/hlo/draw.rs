@@ -11,8 +11,8 @@
 //! does them at once.
 //!
 //! All is in `f32`. The weights' sums are rounded there and the host's are not, nor is its uniform number: a number
-//! within some 1e-6 of the edge between two tokens may take the other one. A greedy choice has no edges: it is the
-//! host's.
+//! within 1e-6 of the edge between two tokens may take the other one, and where top-p ends as near to the end of a
+//! token, one more or less may be kept. A greedy choice has no edges: it is the host's.
 
 use super::{
     builder::{BuildError, ModuleBuilder, Value},
