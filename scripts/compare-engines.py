@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Usage: scripts/compare-engines.py [--gguf FILE] [--llama-bench PATH] [--threads N] [--rounds 5] [--out DIR]
+                                  [--backends cpu,ort,int4] [--others llama.cpp,genai,genai-8,ctranslate2]
 
 Engines beside mondai on the same weights, without a server between: ONNX Runtime GenAI (int4, 8-bit activations)
 and CTranslate2 (int8) from their wheels, and llama.cpp where a llama-bench with its llama-batched-bench is given,
-in LLAMA_BENCH or in PATH. $MONDAI is the mondai to run.
+in LLAMA_BENCH or in PATH. $MONDAI is the mondai to run, on --backends: `int4` is `ort` in that form. Of --others,
+`genai-8` is ONNX Runtime GenAI with an output head of 8 bits.
 
 Each round starts every engine in turn, each in a process of its own, and takes of each: tokens a second of a prompt
 of 512 tokens, and of decoding plainly (nothing drafted) with 1, 8 and 16 sequences after 16 tokens each. A ratio is mondai's figure over
@@ -47,6 +49,8 @@ def parse():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("bench"))
+    parser.add_argument("--backends", type=lambda names: names.split(","), default=["cpu"])
+    parser.add_argument("--others", type=lambda names: names.split(","), default=["llama.cpp", "genai", "ctranslate2"])
     parser.add_argument("--measure", nargs=2, metavar=("ENGINE", "PATH"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -154,11 +158,13 @@ def of_llama(args):
     return found
 
 
-def of_mondai(args, mondai):
+def of_mondai(args, mondai, backend):
+    running = ["--backend", "ort", "--ort-form", "int4"] if backend == "int4" else ["--backend", backend]
+
     def measured(*flags):
         with tempfile.NamedTemporaryFile(suffix=".jsonl") as lines:
             run([
-                "taskset", "--cpu-list", f"0-{args.threads - 1}", mondai, "bench", "--backend", "cpu",
+                "taskset", "--cpu-list", f"0-{args.threads - 1}", mondai, "bench", *running,
                 "--model", args.gguf, "--warm-up", 2, "--max-draft-tokens", 0, "--json", lines.name, *flags,
             ])
             return json.loads(Path(lines.name).read_text().splitlines()[1])
@@ -169,6 +175,13 @@ def of_mondai(args, mondai):
         flags = ["--workload", "decode", "--tokens", NEW + 1, "--concurrency", n, "--requests", TRIES * n]
         found[f"decode {n}"] = n / measured(*flags)["tpot_ms"]["p50"] * 1e3
     return found
+
+
+def build(decoded, genai, made, *options):
+    run([
+        VENV / "bin/python", "-m", "onnxruntime_genai.models.builder", "-i", decoded, "-o", genai, "-p", "int4",
+        "-e", "cpu", "-c", made / "cache", "--extra_options", "int4_accuracy_level=4", "int4_block_size=32", *options,
+    ])
 
 
 def prepare(args):
@@ -191,29 +204,42 @@ def prepare(args):
             "AutoModelForCausalLM.from_pretrained(**source).save_pretrained(sys.argv[3])\n"
         )
         run([python, "-c", decode, args.gguf.parent, args.gguf.name, decoded])
-        run([
-            python, "-m", "onnxruntime_genai.models.builder", "-i", decoded, "-o", genai, "-p", "int4", "-e", "cpu",
-            "-c", made / "cache", "--extra_options", "int4_accuracy_level=4", "int4_block_size=32",
-        ])
+        build(decoded, genai, made)
         run([
             VENV / "bin/ct2-transformers-converter", "--model", decoded, "--output_dir", ctranslate2,
             "--quantization", "int8", "--force",
         ])
-    return {"genai": genai, "ctranslate2": ctranslate2}
+    genai_8 = made / "genai-8"
+    if "genai-8" in args.others and not (genai_8 / "genai_config.json").exists():
+        build(decoded, genai_8, made, "int4_algo_config=rtn_last")
+    return {"genai": genai, "genai-8": genai_8, "ctranslate2": ctranslate2}
 
 
-def report(rounds, out):
-    """A line for each engine and figure: its median, and the median ratio of mondai's to it with its range."""
-    lines = [f"{'tokens a second':<14}" + "".join(f"{name:>34}" for name in rounds[0])]
-    for figure in rounds[0]["mondai"]:
-        cells = []
-        for name in rounds[0]:
-            median = statistics.median(of[name][figure] for of in rounds)
-            ratios = sorted(of["mondai"][figure] / of[name][figure] for of in rounds)
-            ratio = f"  {statistics.median(ratios):.2f} x ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-            cells.append(f"{median:.0f}" + ("" if name == "mondai" else ratio))
-        lines.append(f"{figure:<14}" + "".join(f"{cell:>34}" for cell in cells))
-    text = "\n".join(lines)
+def report(rounds, subjects, out):
+    """A line for each engine and figure: its median; then for each of mondai's the ratios to the others."""
+    names = list(rounds[0])
+    figures = list(rounds[0][names[0]])
+
+    def table(title, columns, cell):
+        lines = [f"{title:<24}" + "".join(f"{name:>30}" for name in columns)]
+        lines += [f"{figure:<24}" + "".join(f"{cell(name, figure):>30}" for name in columns) for figure in figures]
+        return "\n".join(lines)
+
+    def speed(name, figure):
+        speeds = sorted(of[name][figure] for of in rounds)
+        return f"{statistics.median(speeds):.0f} ({speeds[0]:.0f} to {speeds[-1]:.0f})"
+
+    def ratio_of(subject):
+        def ratio(name, figure):
+            ratios = sorted(of[subject][figure] / of[name][figure] for of in rounds)
+            return f"{statistics.median(ratios):.2f} x ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+
+        return ratio
+
+    others = [name for name in names if name not in subjects]
+    tables = [table("tokens a second", names, speed)]
+    tables += [table(f"{subject} to", others, ratio_of(subject)) for subject in subjects if others]
+    text = "\n\n".join(tables)
     print(text)
     (out / "engines.txt").write_text(text + "\n")
 
@@ -231,13 +257,16 @@ def main():
     if not mondai.is_file():
         fail(f"{mondai} is not there: cargo build --release, or set MONDAI")
     made = prepare(args)
-    engines = {"mondai": lambda: of_mondai(args, mondai)}
-    if args.llama_bench:
-        engines["llama.cpp"] = lambda: of_llama(args)
-    else:
-        print("no llama-bench: llama.cpp is left out", file=sys.stderr)
-    engines["ONNX Runtime GenAI"] = lambda: of_wheel("genai", made["genai"], args)
-    engines["CTranslate2"] = lambda: of_wheel("ctranslate2", made["ctranslate2"], args)
+    subjects = {f"mondai {name}": name for name in args.backends}
+    engines = {title: lambda name=name: of_mondai(args, mondai, name) for title, name in subjects.items()}
+    for name in args.others:
+        if name != "llama.cpp":
+            kind = "ctranslate2" if name == "ctranslate2" else "genai"
+            engines[name] = lambda kind=kind, folder=made[name]: of_wheel(kind, folder, args)
+        elif args.llama_bench:
+            engines[name] = lambda: of_llama(args)
+        else:
+            print("no llama-bench: llama.cpp is left out", file=sys.stderr)
 
     args.out.mkdir(parents=True, exist_ok=True)
     rounds = []
@@ -246,7 +275,7 @@ def main():
             rounds.append({name: speeds() for name, speeds in engines.items()})
             print(json.dumps(rounds[-1]), file=lines, flush=True)
             print(f"round {idx + 1} of {args.rounds}", file=sys.stderr)
-    report(rounds, args.out)
+    report(rounds, list(subjects), args.out)
 
 
 if __name__ == "__main__":
