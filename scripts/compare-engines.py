@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
 """Usage: scripts/compare-engines.py [--gguf FILE] [--llama-bench PATH] [--threads N] [--rounds 5] [--out DIR]
-                                  [--backends cpu,ort,int4] [--others llama.cpp,genai,genai-8,ctranslate2]
+                                  [--backends cpu,ort,int4] [--others llama.cpp,genai,ctranslate2]
 
 Engines beside mondai on the same weights, without a server between: ONNX Runtime GenAI (int4, 8-bit activations)
 and CTranslate2 (int8) from their wheels, and llama.cpp where a llama-bench with its llama-batched-bench is given,
-in LLAMA_BENCH or in PATH. $MONDAI is the mondai to run, on --backends: `int4` is `ort` in that form. Of --others,
-`genai-8` is ONNX Runtime GenAI with an output head of 8 bits.
+in LLAMA_BENCH or in PATH. $MONDAI is the mondai to run, on --backends: `int4` is `ort` in that form.
 
 Each round starts every engine in turn, each in a process of its own, and takes of each: tokens a second of a prompt
 of 512 tokens, and of decoding plainly (nothing drafted) with 1, 8 and 16 sequences after 16 tokens each. A ratio is mondai's figure over
@@ -177,13 +176,6 @@ def of_mondai(args, mondai, backend):
     return found
 
 
-def build(decoded, genai, made, *options):
-    run([
-        VENV / "bin/python", "-m", "onnxruntime_genai.models.builder", "-i", decoded, "-o", genai, "-p", "int4",
-        "-e", "cpu", "-c", made / "cache", "--extra_options", "int4_accuracy_level=4", "int4_block_size=32", *options,
-    ])
-
-
 def prepare(args):
     """What the engines of the wheels run, made once out of the GGUF file: its weights, decoded and rounded anew."""
     python = VENV / "bin/python"
@@ -204,15 +196,15 @@ def prepare(args):
             "AutoModelForCausalLM.from_pretrained(**source).save_pretrained(sys.argv[3])\n"
         )
         run([python, "-c", decode, args.gguf.parent, args.gguf.name, decoded])
-        build(decoded, genai, made)
+        run([
+            python, "-m", "onnxruntime_genai.models.builder", "-i", decoded, "-o", genai, "-p", "int4", "-e", "cpu",
+            "-c", made / "cache", "--extra_options", "int4_accuracy_level=4", "int4_block_size=32",
+        ])
         run([
             VENV / "bin/ct2-transformers-converter", "--model", decoded, "--output_dir", ctranslate2,
             "--quantization", "int8", "--force",
         ])
-    genai_8 = made / "genai-8"
-    if "genai-8" in args.others and not (genai_8 / "genai_config.json").exists():
-        build(decoded, genai_8, made, "int4_algo_config=rtn_last")
-    return {"genai": genai, "genai-8": genai_8, "ctranslate2": ctranslate2}
+    return {"genai": genai, "ctranslate2": ctranslate2}
 
 
 def report(rounds, subjects, out):
@@ -261,8 +253,7 @@ def main():
     engines = {title: lambda name=name: of_mondai(args, mondai, name) for title, name in subjects.items()}
     for name in args.others:
         if name != "llama.cpp":
-            kind = "ctranslate2" if name == "ctranslate2" else "genai"
-            engines[name] = lambda kind=kind, folder=made[name]: of_wheel(kind, folder, args)
+            engines[name] = lambda name=name: of_wheel(name, made[name], args)
         elif args.llama_bench:
             engines[name] = lambda: of_llama(args)
         else:
