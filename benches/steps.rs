@@ -29,7 +29,10 @@ impl Subject {
             slots: 16,
             context_len: 1024,
             max_step_tokens: MAX_STEP_TOKENS,
-            ort: OrtOptions { library: std::env::var_os("ORT_DYLIB_PATH").map(Into::into), provider: None },
+            ort: OrtOptions {
+                library: std::env::var_os("ORT_DYLIB_PATH").map(Into::into),
+                ..OrtOptions::default()
+            },
             ..OpenOptions::default()
         };
         let begun = Instant::now();

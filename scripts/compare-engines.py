@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Usage: scripts/compare-engines.py [--gguf FILE] [--llama-bench PATH] [--llama-gguf FILE ...] [--threads N] [--rounds 5] [--out DIR]
+"""Usage: scripts/compare-engines.py [--gguf FILE] [--llama-bench PATH] [--llama-gguf FILE ...] [--threads N]
+                                  [--rounds 5] [--out DIR]
+                                  [--backends cpu,ort,int4] [--others llama.cpp,genai,ctranslate2]
 
 Engines beside mondai on the same weights, without a server between: ONNX Runtime GenAI (int4, 8-bit activations)
 and CTranslate2 (int8) from their wheels, and llama.cpp where a llama-bench with its llama-batched-bench is given,
 in LLAMA_BENCH or in PATH; --llama-gguf are other files of the model for it too, in types that it repacks, such as
-Q4_0. $MONDAI is the mondai to run.
+Q4_0. $MONDAI is the mondai to run, on --backends: `int4` is `ort` in that form.
 
 Each round starts every engine in turn, each in a process of its own, and takes of each: tokens a second of a prompt
 of 512 tokens, and of decoding plainly (nothing drafted) with 1, 8 and 16 sequences after 16 tokens each. A ratio is mondai's figure over
@@ -49,6 +51,8 @@ def parse():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("bench"))
+    parser.add_argument("--backends", type=lambda names: names.split(","), default=["cpu"])
+    parser.add_argument("--others", type=lambda names: names.split(","), default=["llama.cpp", "genai", "ctranslate2"])
     parser.add_argument("--measure", nargs=2, metavar=("ENGINE", "PATH"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -156,11 +160,13 @@ def of_llama(args, gguf):
     return found
 
 
-def of_mondai(args, mondai):
+def of_mondai(args, mondai, backend):
+    running = ["--backend", "ort", "--ort-form", "int4"] if backend == "int4" else ["--backend", backend]
+
     def measured(*flags):
         with tempfile.NamedTemporaryFile(suffix=".jsonl") as lines:
             run([
-                "taskset", "--cpu-list", f"0-{args.threads - 1}", mondai, "bench", "--backend", "cpu",
+                "taskset", "--cpu-list", f"0-{args.threads - 1}", mondai, "bench", *running,
                 "--model", args.gguf, "--warm-up", 2, "--max-draft-tokens", 0, "--json", lines.name, *flags,
             ])
             return json.loads(Path(lines.name).read_text().splitlines()[1])
@@ -204,18 +210,31 @@ def prepare(args):
     return {"genai": genai, "ctranslate2": ctranslate2}
 
 
-def report(rounds, out):
-    """A line for each engine and figure: its median, and the median ratio of mondai's to it with its range."""
-    lines = [f"{'tokens a second':<14}" + "".join(f"{name:>34}" for name in rounds[0])]
-    for figure in rounds[0]["mondai"]:
-        cells = []
-        for name in rounds[0]:
-            median = statistics.median(of[name][figure] for of in rounds)
-            ratios = sorted(of["mondai"][figure] / of[name][figure] for of in rounds)
-            ratio = f"  {statistics.median(ratios):.2f} x ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-            cells.append(f"{median:.0f}" + ("" if name == "mondai" else ratio))
-        lines.append(f"{figure:<14}" + "".join(f"{cell:>34}" for cell in cells))
-    text = "\n".join(lines)
+def report(rounds, subjects, out):
+    """A line for each engine and figure: its median; then for each of mondai's the ratios to the others."""
+    names = list(rounds[0])
+    figures = list(rounds[0][names[0]])
+
+    def table(title, columns, cell):
+        lines = [f"{title:<24}" + "".join(f"{name:>30}" for name in columns)]
+        lines += [f"{figure:<24}" + "".join(f"{cell(name, figure):>30}" for name in columns) for figure in figures]
+        return "\n".join(lines)
+
+    def speed(name, figure):
+        speeds = sorted(of[name][figure] for of in rounds)
+        return f"{statistics.median(speeds):.0f} ({speeds[0]:.0f} to {speeds[-1]:.0f})"
+
+    def ratio_of(subject):
+        def ratio(name, figure):
+            ratios = sorted(of[subject][figure] / of[name][figure] for of in rounds)
+            return f"{statistics.median(ratios):.2f} x ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+
+        return ratio
+
+    others = [name for name in names if name not in subjects]
+    tables = [table("tokens a second", names, speed)]
+    tables += [table(f"{subject} to", others, ratio_of(subject)) for subject in subjects if others]
+    text = "\n\n".join(tables)
     print(text)
     (out / "engines.txt").write_text(text + "\n")
 
@@ -233,17 +252,19 @@ def main():
     if not mondai.is_file():
         fail(f"{mondai} is not there: cargo build --release, or set MONDAI")
     made = prepare(args)
-    engines = {"mondai": lambda: of_mondai(args, mondai)}
-    if args.llama_bench:
-        engines["llama.cpp"] = lambda: of_llama(args, args.gguf)
-        for gguf in args.llama_gguf:
-            if not gguf.is_file():
-                fail(f"--llama-gguf: {gguf} is not there")
-            engines[f"llama.cpp {gguf.stem.rpartition('.')[2]}"] = lambda gguf=gguf: of_llama(args, gguf)
-    else:
-        print("no llama-bench: llama.cpp is left out", file=sys.stderr)
-    engines["ONNX Runtime GenAI"] = lambda: of_wheel("genai", made["genai"], args)
-    engines["CTranslate2"] = lambda: of_wheel("ctranslate2", made["ctranslate2"], args)
+    subjects = {f"mondai {name}": name for name in args.backends}
+    engines = {title: lambda name=name: of_mondai(args, mondai, name) for title, name in subjects.items()}
+    for name in args.others:
+        if name != "llama.cpp":
+            engines[name] = lambda name=name: of_wheel(name, made[name], args)
+        elif args.llama_bench:
+            engines[name] = lambda: of_llama(args, args.gguf)
+            for gguf in args.llama_gguf:
+                if not gguf.is_file():
+                    fail(f"--llama-gguf: {gguf} is not there")
+                engines[f"llama.cpp {gguf.stem.rpartition('.')[2]}"] = lambda gguf=gguf: of_llama(args, gguf)
+        else:
+            print("no llama-bench: llama.cpp is left out", file=sys.stderr)
 
     args.out.mkdir(parents=True, exist_ok=True)
     rounds = []
@@ -252,7 +273,7 @@ def main():
             rounds.append({name: speeds() for name, speeds in engines.items()})
             print(json.dumps(rounds[-1]), file=lines, flush=True)
             print(f"round {idx + 1} of {args.rounds}", file=sys.stderr)
-    report(rounds, args.out)
+    report(rounds, list(subjects), args.out)
 
 
 if __name__ == "__main__":

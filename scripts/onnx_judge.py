@@ -22,26 +22,32 @@ CONTEXT = 80
 SLOT, SLOTS = 1, 3
 
 
-def step(caches, start, tokens):
+def step(caches, heads, start, tokens):
     """The inputs of a row of tokens in the middle one of three slots."""
     count = len(tokens)
-    rows, head_dim = next(iter(caches.values())).shape
-    kv_heads = rows // (SLOTS * CONTEXT)
+    kv_heads = next(iter(caches.values())).shape[1]
     positions = numpy.arange(start, start + count)
-    grid = numpy.zeros((SLOTS, count), numpy.int64)
-    grid[SLOT] = numpy.arange(count)
-    last_seen = numpy.zeros((SLOTS, 1, count, 1), numpy.int64)
-    last_seen[SLOT, 0, :, 0] = positions
-    heads = SLOT * kv_heads + numpy.arange(kv_heads)
+    shared = heads // kv_heads
+    # Of the other two slots, any token: the first.
+    query_cells = numpy.zeros((SLOTS, kv_heads, shared, count, 2), numpy.int64)
+    query_cells[SLOT, ..., 0] = numpy.arange(count)
+    query_cells[..., 1] = numpy.arange(heads).reshape(kv_heads, shared, 1)
+    last_seen = numpy.zeros((SLOTS, 1, shared, count), numpy.int64)
+    last_seen[SLOT] = positions
+
+    def cells(*columns):
+        return numpy.stack(numpy.broadcast_arrays(*columns), axis=-1)
+
+    kv_head, query, token = numpy.arange(kv_heads), numpy.arange(heads), numpy.arange(count)[:, None]
     inputs = {
         "tokens": numpy.array(tokens),
         "positions": positions,
         "selected": numpy.arange(count),
         "context": numpy.arange(CONTEXT),
-        "cache_rows": (heads[None, :] * CONTEXT + positions[:, None]).reshape(-1, 1),
-        "grid": grid.reshape(-1),
-        "cells": SLOT * count + numpy.arange(count),
-        "last_seen": last_seen,
+        "cache_cells": cells(SLOT, kv_head, positions[:, None]),
+        "query_cells": query_cells.reshape(SLOTS, kv_heads, -1, 2),
+        "attended_cells": cells(SLOT, query // shared, query % shared * count + token),
+        "last_seen": last_seen.reshape(SLOTS, 1, -1, 1),
         **caches,
     }
     return {name: value if name in caches else value.astype(numpy.int64) for name, value in inputs.items()}
@@ -50,15 +56,18 @@ def step(caches, start, tokens):
 def run(model, prompt):
     """The logits of all positions of a prompt, computed in two steps."""
     evaluator = ReferenceEvaluator(model)
-    caches = [value for value in model.graph.input if value.name.startswith(("keys.", "values."))]
-    head_dim = caches[0].type.tensor_type.shape.dim[1].dim_value
-    key = next(tensor for tensor in model.graph.initializer if tensor.name == "layers.0.attention.key")
-    rows = SLOTS * (key.dims[0] // head_dim) * CONTEXT
+    shapes = {
+        value.name: [dimension.dim_value for dimension in value.type.tensor_type.shape.dim] for value in model.graph.input
+    }
+    heads = shapes["attended_cells"][1]
     # What a slot held before must not matter.
-    caches = {value.name: numpy.full((rows, head_dim), 7, numpy.float32) for value in caches}
+    caches = {
+        name: numpy.full((SLOTS, kv_heads, CONTEXT, head_dim), 7, numpy.float32)
+        for name, (_, kv_heads, _, head_dim) in ((n, s) for n, s in shapes.items() if n.startswith(("keys.", "values.")))
+    }
     logits, cut = [], len(prompt) // 2
     for start, tokens in ((0, prompt[:cut]), (cut, prompt[cut:])):
-        outputs = dict(zip(evaluator.output_names, evaluator.run(None, step(caches, start, tokens))))
+        outputs = dict(zip(evaluator.output_names, evaluator.run(None, step(caches, heads, start, tokens))))
         logits.append(outputs["logits"])
         caches = {name: outputs[f"{name}.written"] for name in caches}
     return numpy.concatenate(logits)

@@ -125,6 +125,9 @@ settings! {
     ort_library: String = String::new(), "FILE";
     /// What ONNX Runtime is to compute on: cpu, or an execution provider that its library has
     ort_provider: String = "cpu".to_owned(), "NAME";
+    /// How a model is written for ONNX Runtime: fast; int4, each matrix rounded anew to 4 bits, which is faster and further
+    /// from the model; or portable, plain and slow
+    ort_form: OrtForm = OrtForm::Fast, "fast|int4|portable";
 }
 
 impl ModelSettings {
@@ -243,6 +246,37 @@ settings! {
     log_format: LogFormat = LogFormat::Plain, "plain|json";
     /// What is logged: error, warn, info, debug, trace, or a filter such as `warn,mondai=debug`
     log_level: String = "info".to_owned(), "LEVEL";
+}
+
+/// How a model is written for ONNX Runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrtForm {
+    Fast,
+    Int4,
+    Portable,
+}
+
+impl FromStr for OrtForm {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "fast" => Ok(Self::Fast),
+            "int4" => Ok(Self::Int4),
+            "portable" => Ok(Self::Portable),
+            _ => Err("expected `fast`, `int4` or `portable`".to_owned()),
+        }
+    }
+}
+
+impl Display for OrtForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fast => "fast",
+            Self::Int4 => "int4",
+            Self::Portable => "portable",
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,12 @@
 //! A model, opened and ready to write: what `serve` and `generate` have in common.
 
 use super::{Settings, chosen_library, neuron_environment, pull::onnxruntime};
+use crate::backend::ort::onnx::Form;
 use crate::backend::{
     self, NEURON, OpenOptions, OrtOptions, WeightsForm,
     neuron::{DeviceOptions, Patience, Progress},
 };
-use crate::config::{CheckSettings, ModelSettings, Origin};
+use crate::config::{CheckSettings, ModelSettings, Origin, OrtForm};
 use crate::embedding::{Embedder, EmbeddingError};
 use crate::engine::{Engine, EngineOptions};
 use crate::generation::Generator;
@@ -170,5 +171,10 @@ pub(super) fn ort_options(settings: &ModelSettings) -> OrtOptions {
         .or_else(|| std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from))
         .unwrap_or_else(|| onnxruntime::library_path(Path::new(&settings.models_dir.value)));
     let provider = Some(settings.ort_provider.value.clone()).filter(|name| name != "cpu");
-    OrtOptions { library: Some(library), provider }
+    let form = match settings.ort_form.value {
+        OrtForm::Fast => Form::Fast,
+        OrtForm::Int4 => Form::Int4,
+        OrtForm::Portable => Form::Portable,
+    };
+    OrtOptions { library: Some(library), provider, form }
 }

@@ -116,6 +116,15 @@ impl Graph {
         self.cache
     }
 
+    /// Query heads that share a key-value head, in every layer.
+    pub fn shared_queries(&self) -> usize {
+        let shared = self.nodes.iter().find_map(|placed| match placed.node {
+            Node::Attention { shape, .. } => Some(shape.heads / shape.kv_heads),
+            _ => None,
+        });
+        shared.unwrap_or(1)
+    }
+
     /// Radians a position turns each pair of a head by; `head_dim / 2` of them, scaling included.
     pub fn inverse_frequencies(&self) -> &[f32] {
         &self.inverse_frequencies

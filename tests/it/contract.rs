@@ -2,8 +2,11 @@
 
 use crate::models::ort_options;
 use mondai::backend::neuron::hlo::Sampling;
+use mondai::backend::ort::onnx::Form;
 use mondai::backend::scripted::ScriptedBackend;
-use mondai::backend::{self, Backend, BackendError, Draw, Logits, OpenOptions, Row, Slot, WeightsForm};
+use mondai::backend::{
+    self, Backend, BackendError, Draw, Logits, OpenOptions, OrtOptions, Row, Slot, WeightsForm,
+};
 use mondai::model::Model;
 use std::path::Path;
 
@@ -55,6 +58,7 @@ contract!(cpu_stored, super::open("cpu", "gguf-Q4_1.gguf", super::WeightsForm::S
 contract!(ort_f32, super::open("ort", "llama", super::WeightsForm::F32), tolerance = 0.0);
 contract!(ort_bf16, super::open("ort", "qwen2", super::WeightsForm::Stored), tolerance = 0.0);
 contract!(ort_stored, super::open("ort", "gguf-Q4_1.gguf", super::WeightsForm::Stored), tolerance = 0.0);
+contract!(ort_int4, super::open_int4("gguf-Q4_1.gguf"), tolerance = 0.0);
 
 // On XLA, where programs of other shapes may sum in other orders.
 contract!(
@@ -71,6 +75,14 @@ fn scripted() -> Box<dyn Backend> {
 
 /// A tiny model under `tests/fixtures/golden/`.
 fn open(backend: &str, name: &str, weights: WeightsForm) -> Box<dyn Backend> {
+    open_with(backend, name, weights, ort_options())
+}
+
+fn open_int4(name: &str) -> Box<dyn Backend> {
+    open_with("ort", name, WeightsForm::Auto, OrtOptions { form: Form::Int4, ..ort_options() })
+}
+
+fn open_with(backend: &str, name: &str, weights: WeightsForm, ort: OrtOptions) -> Box<dyn Backend> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden").join(name);
     let model = Model::open(path.to_str().expect("the repository's path is UTF-8"), Path::new("models"));
     let options = OpenOptions {
@@ -78,7 +90,7 @@ fn open(backend: &str, name: &str, weights: WeightsForm) -> Box<dyn Backend> {
         context_len: 96,
         max_step_tokens: 64,
         weights,
-        ort: ort_options(),
+        ort,
         ..OpenOptions::default()
     };
     backend::open(backend, &model.expect("the fixture is sound"), &options).expect("the model opens")

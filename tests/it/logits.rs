@@ -221,6 +221,8 @@ fn groupings_do_not_change_a_bit_of_the_default_model() {
     check_groupings("candle", &MODEL, WeightsForm::F32, 24);
     // Past a chunk of attention, in whose middle the prompt is cut.
     check_groupings("cpu", &MODEL, WeightsForm::Stored, 150);
+    // Past several lengths that the cache is bound for.
+    check_groupings("ort", &MODEL, WeightsForm::Stored, 150);
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub(crate) fn options(slots: usize, weights: WeightsForm) -> OpenOptions {
 pub(crate) fn ort_options() -> OrtOptions {
     let library = default_model::models_dir().join("onnxruntime/libonnxruntime.so.1.32.0");
     assert!(library.is_file(), "{} is missing: scripts/test.sh fetches it", library.display());
-    OrtOptions { library: Some(library), provider: None }
+    OrtOptions { library: Some(library), ..OrtOptions::default() }
 }
 
 fn open_error(spec: &Path) -> ModelError {

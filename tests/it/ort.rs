@@ -33,7 +33,7 @@ fn compile(model: &str, form: &str, folder: &Path) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The onnx package accepts both forms, and its own NumPy computes the portable one's logits.
+/// The onnx package accepts all forms, and its own NumPy computes the portable one's logits.
 #[test]
 fn the_onnx_package_accepts_every_architecture() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -41,7 +41,7 @@ fn the_onnx_package_accepts_every_architecture() {
     assert!(python.is_file(), "{} is missing; scripts/test.sh makes it", python.display());
     let folder = tempfile::tempdir().unwrap();
     for model in ["llama", "gguf-llama3-rope.gguf", "qwen2", "qwen3", "gguf-Q4_1.gguf", "gguf-Q6_K.gguf"] {
-        let forms = ["portable", "fast"].map(|form| {
+        let forms = ["portable", "fast", "int4"].map(|form| {
             let folder = folder.path().join(format!("{model}-{form}"));
             compile(model, form, &folder);
             folder
@@ -140,7 +140,7 @@ fn a_process_has_one_library() {
     let open =
         |ort| backend::open("ort", &fixture("llama"), &OpenOptions { ort, ..options(1, WeightsForm::F32) });
     assert!(open(ort_options()).is_ok());
-    let other = OrtOptions { library: Some("Cargo.toml".into()), provider: None };
+    let other = OrtOptions { library: Some("Cargo.toml".into()), ..OrtOptions::default() };
     let error = open(other).err().expect("another library is refused");
     let error = std::error::Error::source(&error).expect("a reason").to_string();
     assert!(error.contains("cannot load another") && error.contains("Cargo.toml"), "{error}");

@@ -2,13 +2,16 @@
 
 use crate::{backend::Slot, model::CacheShape};
 
-/// Positions of a slot that are bound at least: fewer save nothing.
-const MIN_BOUND_CONTEXT: usize = 256;
+/// Positions of a slot that are bound at least, and in multiples of which: the order of a softmax's sum is of as many
+/// lanes, and must not depend on what is bound.
+const MIN_BOUND_CONTEXT: usize = 64;
+/// Of a length that a power of two is, what is bound grows in as many steps to the next.
+const STEPS_PER_DOUBLING: usize = 2;
 
 /// Keys and values of every slot, `[slots, kv_heads, bound_context, head_dim]` for each layer.
 ///
 /// A step reads all positions of the slots that it binds, whatever they hold. So slots are kept no longer
-/// than the longest sequence wants, and moved apart within the same memory when it grows: as often as a
+/// than the longest sequence wants, and moved apart within the same memory when it grows: twice as often as a
 /// length doubles.
 pub(super) struct KvCache {
     layers: Vec<[Vec<f32>; 2]>,
@@ -62,10 +65,11 @@ impl KvCache {
         self.layers[layer].each_mut().map(|memory| &mut memory[first * slot_len..][..slots * slot_len])
     }
 
-    /// Makes room for `longest` positions in every slot, and no more than twice as many if it can be; what
-    /// the slots hold, `held` positions each, is kept.
+    /// Makes room for `longest` positions in every slot, and not many more if it can be; what the slots hold,
+    /// `held` positions each, is kept.
     pub(super) fn fit(&mut self, longest: usize, held: &[usize]) {
-        let wanted = longest.next_power_of_two().max(MIN_BOUND_CONTEXT).min(self.context_len);
+        let step = longest.next_power_of_two() / (2 * STEPS_PER_DOUBLING);
+        let wanted = longest.next_multiple_of(step.max(MIN_BOUND_CONTEXT)).min(self.context_len);
         // Shrinks late, so that a length that goes up and down does not move the cache each time.
         if wanted > self.bound_context || 4 * wanted <= self.bound_context {
             self.restride(wanted, held);
@@ -128,7 +132,9 @@ mod tests {
                 }
             }
         }
-        for (longest, bound) in [(256, 256), (257, 512), (3000, 3000), (600, 3000), (300, 512), (1, 512)] {
+        for (longest, bound) in
+            [(256, 256), (257, 384), (3000, 3000), (760, 3000), (300, 384), (90, 384), (1, 64)]
+        {
             cache.fit(longest, &held);
             assert_eq!(cache.bound_context(), bound, "for {longest}");
             for (layer, slot) in [(0, 0), (1, 0), (0, 2), (1, 2)] {

@@ -10,9 +10,11 @@
 //! | `library.rs` | loading ONNX Runtime |
 //! | `provider.rs`, `threads.rs` | what it is to compute on |
 //! | `session.rs` | a model in it, and the memory it runs on |
+//! | `denormals.rs` | numbers that are too small to matter, and slow |
 //! | `cache.rs`, `step.rs` | that memory: keys and values, and what a step reads beside them |
 
 mod cache;
+mod denormals;
 mod library;
 pub mod onnx;
 mod provider;
@@ -21,12 +23,12 @@ mod step;
 mod threads;
 
 use super::{Backend, BackendError, Limits, Logits, OpenOptions, Row, Slot, WeightsForm, rules};
-use crate::model::{Model, Node};
+use crate::model::Model;
 use cache::KvCache;
 use onnx::{Form, MODEL_FILE};
 use session::{Session, SessionPlan};
 use std::path::PathBuf;
-use step::Inputs;
+use step::{Inputs, Layout};
 
 pub(super) const NAME: &str = "ort";
 
@@ -38,6 +40,8 @@ pub struct OrtOptions {
     /// An execution provider that the library has, `CUDA` or `CUDAExecutionProvider`; `None` for the CPU. One that
     /// has memory of its own is slow: the cache is in the CPU's, and goes to and fro with each step.
     pub provider: Option<String>,
+    /// How a model is written for it, where weights are not asked for as `f32`.
+    pub form: Form,
 }
 
 /// There is no room for the files of a model.
@@ -62,8 +66,8 @@ pub struct OrtBackend {
     cache: KvCache,
     /// Positions each slot holds.
     held: Vec<usize>,
-    /// Positions a row of the grid must have.
-    min_row_len: usize,
+    /// Query heads that share a key-value head.
+    shared_queries: usize,
     /// The logits of one run among several.
     scratch: Vec<f32>,
 }
@@ -85,7 +89,7 @@ impl OrtBackend {
         let environment = library::load(library)?;
         let form = match options.weights {
             WeightsForm::F32 => Form::Portable,
-            WeightsForm::Auto | WeightsForm::Stored => Form::Fast,
+            WeightsForm::Auto | WeightsForm::Stored => options.ort.form,
         };
         let cache = KvCache::new(model.graph.cache(), limits.slots, limits.context_len)?;
         let folder = tempfile::Builder::new().prefix("mondai-onnx-").tempdir().map_err(NoScratch::new)?;
@@ -99,7 +103,14 @@ impl OrtBackend {
         };
         let session = Session::open(&environment, &plan)?;
         let held = vec![0; limits.slots];
-        Ok(Self { limits, session, cache, held, min_row_len: min_row_len(model), scratch: Vec::new() })
+        Ok(Self {
+            limits,
+            session,
+            cache,
+            held,
+            shared_queries: model.graph.shared_queries(),
+            scratch: Vec::new(),
+        })
     }
 
     fn run(&mut self, rows: &[Row<'_>], logits: &mut Logits) -> Result<(), ort::Error> {
@@ -111,10 +122,14 @@ impl OrtBackend {
             offset + wanted(row)
         });
         logits.resize(total / vocab_size);
-        let kv_heads = self.cache.shape().kv_heads;
+        let layout = Layout {
+            kv_heads: self.cache.shape().kv_heads,
+            shared_queries: self.shared_queries,
+            bound_context: self.cache.bound_context(),
+        };
         for group in step::groups(rows) {
             let members: Vec<&Row<'_>> = group.iter().map(|&row| &rows[row]).collect();
-            let inputs = Inputs::new(&members, kv_heads, self.cache.bound_context(), self.min_row_len);
+            let inputs = Inputs::new(&members, layout);
             self.scratch.resize(inputs.selected.len() * vocab_size, 0.0);
             self.session.run(&inputs, &mut self.cache, &mut self.scratch)?;
             let mut rest = self.scratch.as_slice();
@@ -156,14 +171,4 @@ impl Backend for OrtBackend {
         self.held[to.0] = len;
         Ok(())
     }
-}
-
-/// A product of a single row sums in another order than one of several; queries that share a key head are
-/// rows of one product.
-fn min_row_len(model: &Model) -> usize {
-    let shares = model.graph.nodes().all(|(_, node)| match node {
-        Node::Attention { shape, .. } => shape.heads > shape.kv_heads,
-        _ => true,
-    });
-    if shares { 1 } else { 2 }
 }

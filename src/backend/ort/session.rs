@@ -7,10 +7,12 @@
 
 use super::{
     cache::KvCache,
+    denormals,
     onnx::{cache_names, names},
     provider,
     step::Inputs,
 };
+use crate::model::CacheShape;
 use ort::{
     AsPointer,
     environment::Environment,
@@ -23,6 +25,9 @@ use ort::{
     value::{PrimitiveTensorElementType, Shape, TensorRefMut},
 };
 use std::{ffi::CString, ops::Range, path::Path};
+
+/// Between two operators of a step; most are done in less.
+const SPIN_US: &str = "30";
 
 pub(super) struct Session {
     session: OrtSession,
@@ -67,7 +72,7 @@ impl Session {
         if let Some(provider) = plan.provider {
             provider::append(&mut builder, &provider::find(provider)?)?;
         }
-        let session = builder.commit_from_file(plan.model)?;
+        let session = denormals::kept(|| builder.commit_from_file(plan.model))?;
         let binding = session.create_binding()?;
         let c_string = |name: String| CString::new(name).expect("names have no NUL");
         let caches = (0..plan.layers).map(|layer| {
@@ -85,15 +90,18 @@ impl Session {
         logits: &mut [f32],
     ) -> Result<(), ort::Error> {
         self.bind_cache(inputs.slots.clone(), cache)?;
-        let (slots, row_len) = (inputs.slots.len(), inputs.row_len);
-        self.bind_input(names::TOKENS, &inputs.tokens, &[inputs.tokens.len()])?;
-        self.bind_input(names::POSITIONS, &inputs.positions, &[inputs.positions.len()])?;
+        let (slots, tokens) = (inputs.slots.len(), inputs.tokens.len());
+        self.bind_input(names::TOKENS, &inputs.tokens, &[tokens])?;
+        self.bind_input(names::POSITIONS, &inputs.positions, &[tokens])?;
         self.bind_input(names::SELECTED, &inputs.selected, &[inputs.selected.len()])?;
         self.bind_input(names::CONTEXT, &inputs.context, &[inputs.context.len()])?;
-        self.bind_input(names::CACHE_ROWS, &inputs.cache_rows, &[inputs.cache_rows.len(), 1])?;
-        self.bind_input(names::GRID, &inputs.grid, &[inputs.grid.len()])?;
-        self.bind_input(names::CELLS, &inputs.cells, &[inputs.cells.len()])?;
-        self.bind_input(names::LAST_SEEN, &inputs.last_seen, &[slots, 1, row_len, 1])?;
+        let kv_heads = cache.shape().kv_heads;
+        let heads = inputs.attended_cells.len() / (3 * tokens);
+        self.bind_input(names::CACHE_CELLS, &inputs.cache_cells, &[tokens, kv_heads, 3])?;
+        let queries = inputs.last_seen.len() / slots;
+        self.bind_input(names::QUERY_CELLS, &inputs.query_cells, &[slots, kv_heads, queries, 2])?;
+        self.bind_input(names::ATTENDED_CELLS, &inputs.attended_cells, &[tokens, heads, 3])?;
+        self.bind_input(names::LAST_SEEN, &inputs.last_seen, &[slots, 1, queries, 1])?;
 
         let selected = inputs.selected.len();
         let vocab_size = logits.len().checked_div(selected).unwrap_or(self.vocab_size());
@@ -104,8 +112,11 @@ impl Session {
             let status = (ort::api().BindOutput)(self.binding.ptr_mut(), name.as_ptr(), value.ptr());
             ort::Error::result_from_status(status)?;
         }
-        self.session.run_binding(&self.binding)?;
-        Ok(())
+        // SAFETY: session and binding live, and what is bound does until the call is over; nobody else runs them.
+        unsafe {
+            let run = ort::api().RunWithBinding;
+            ort::Error::result_from_status(denormals::run(run, self.session.ptr_mut(), self.binding.ptr()))
+        }
     }
 
     fn vocab_size(&self) -> usize {
@@ -134,7 +145,8 @@ impl Session {
             return Ok(());
         }
         self.bound = None;
-        let head_dim = cache.shape().head_dim;
+        let CacheShape { kv_heads, head_dim, .. } = cache.shape();
+        let shape = [slots.len(), kv_heads, context, head_dim];
         for (layer, names) in self.caches.iter().enumerate() {
             for (memory, name) in cache.bound(layer, slots.start, slots.len()).into_iter().zip(names) {
                 // SAFETY: the cache's memory is had when a backend is opened, never moved, and dropped after the
@@ -143,7 +155,7 @@ impl Session {
                 // reads the input, `ScatterND`, sees that it is the output and writes its own rows alone, and
                 // all others read the output, after it.
                 unsafe {
-                    let value = tensor(memory.as_mut_ptr(), &[memory.len() / head_dim, head_dim])?;
+                    let value = tensor(memory.as_mut_ptr(), &shape)?;
                     let binding = self.binding.ptr_mut();
                     let status = (ort::api().BindInput)(binding, name.input.as_ptr(), value.ptr());
                     ort::Error::result_from_status(status)?;
@@ -161,9 +173,12 @@ fn session_builder(environment: &Environment, threads: usize) -> Result<SessionB
     Ok(OrtSession::builder(environment)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads)?
-        // A step has hundreds of operators, and threads that spin between them take the CPUs from whoever else
-        // has work: on CPUs that are shared, steps took four times as long.
-        .with_intra_op_spinning(false)?
+        // A step has hundreds of operators, and a thread that sleeps after each is woken late; one that spins for as
+        // long as it may takes the CPUs from whoever else has work: there, steps took four times as long.
+        .with_intra_op_spinning(true)?
+        .with_config_entry("session.intra_op.spin_duration_us", SPIN_US)?
+        // Of a hidden position's weight: as an exponential's, they are most of what a softmax takes.
+        .with_flush_to_zero()?
         // A plan of memory would be kept for each shape that a step ever had.
         .with_memory_pattern(false)?
         // Errors come back to whoever asked, who logs them.

@@ -24,52 +24,84 @@ pub(super) struct Inputs {
     pub(super) tokens: Vec<i64>,
     pub(super) positions: Vec<i64>,
     pub(super) selected: Vec<i64>,
-    pub(super) cache_rows: Vec<i64>,
-    pub(super) grid: Vec<i64>,
-    pub(super) cells: Vec<i64>,
+    pub(super) cache_cells: Vec<i64>,
+    pub(super) query_cells: Vec<i64>,
+    pub(super) attended_cells: Vec<i64>,
     pub(super) last_seen: Vec<i64>,
     /// 0, 1, 2 and so on, as many as there are positions in a slot of the cache.
     pub(super) context: Vec<i64>,
 }
 
+/// What of a model and its cache says where values lie in a run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout {
+    pub(super) kv_heads: usize,
+    /// Query heads that share a key-value head.
+    pub(super) shared_queries: usize,
+    /// Positions of each slot, as they are bound.
+    pub(super) bound_context: usize,
+}
+
+impl Layout {
+    /// Positions that a row of the grid must have: a product of a single row sums in another order than one of
+    /// several, and queries that share a key head are rows of one product.
+    fn min_row_len(self) -> usize {
+        if self.shared_queries > 1 { 1 } else { 2 }
+    }
+}
+
 impl Inputs {
     /// # Panics
     /// If there are no rows.
-    pub(super) fn new(rows: &[&Row<'_>], kv_heads: usize, bound_context: usize, min_row_len: usize) -> Self {
+    pub(super) fn new(rows: &[&Row<'_>], layout: Layout) -> Self {
         let slots = rows.iter().map(|row| row.slot.0);
         let first = slots.clone().min().expect("a run has rows");
         let slots = first..slots.max().map_or(first, |last| last + 1);
         let longest = rows.iter().map(|row| row.tokens.len()).max().unwrap_or(0);
-        let row_len = longest.max(min_row_len);
-        let cells = slots.len() * row_len;
+        let row_len = longest.max(layout.min_row_len());
+        let Layout { kv_heads, shared_queries, bound_context } = layout;
+        let queries = slots.len() * shared_queries * row_len;
+        // The heads of any token where there is none.
+        let heads = (0..kv_heads).flat_map(|kv_head| {
+            let heads = (0..shared_queries).map(move |query| kv_head * shared_queries + query);
+            heads.flat_map(move |head| std::iter::repeat_n([0, head as i64], row_len)).flatten()
+        });
+        let heads: Vec<i64> = heads.collect();
         let mut inputs = Self {
-            slots,
             row_len,
-            grid: vec![0; cells],
-            last_seen: vec![0; cells],
+            query_cells: heads.repeat(slots.len()),
+            last_seen: vec![0; queries],
             context: (0..bound_context as i64).collect(),
+            slots,
             ..Self::default()
         };
         for row in rows {
-            inputs.add(row, kv_heads, bound_context);
+            inputs.add(row, layout);
         }
         inputs
     }
 
-    fn add(&mut self, row: &Row<'_>, kv_heads: usize, bound_context: usize) {
+    fn add(&mut self, row: &Row<'_>, Layout { kv_heads, shared_queries, .. }: Layout) {
         let &Row { slot: Slot(slot), start, tokens, logits_from, .. } = row;
         let slot = slot - self.slots.start;
         let first = self.tokens.len();
         self.selected.extend((first + logits_from..first + tokens.len()).map(|token| token as i64));
         for (idx, &token) in tokens.iter().enumerate() {
-            let (position, cell) = (start + idx, slot * self.row_len + idx);
+            let position = start + idx;
             self.tokens.push(token.into());
             self.positions.push(position as i64);
-            self.cells.push(cell as i64);
-            self.grid[cell] = (first + idx) as i64;
-            self.last_seen[cell] = position as i64;
-            let heads = (slot * kv_heads..(slot + 1) * kv_heads).map(|head| head * bound_context + position);
-            self.cache_rows.extend(heads.map(|row| row as i64));
+            for kv_head in 0..kv_heads {
+                self.cache_cells.extend([slot, kv_head, position].map(|at| at as i64));
+                for query in 0..shared_queries {
+                    let cell = query * self.row_len + idx;
+                    self.attended_cells.extend([slot, kv_head, cell].map(|at| at as i64));
+                    let row = (slot * kv_heads + kv_head) * shared_queries * self.row_len;
+                    self.query_cells[2 * (row + cell)] = (first + idx) as i64;
+                }
+            }
+            for query in 0..shared_queries {
+                self.last_seen[(slot * shared_queries + query) * self.row_len + idx] = position as i64;
+            }
         }
     }
 }
@@ -92,21 +124,42 @@ mod tests {
 
     #[test]
     fn rows_become_a_grid() {
-        let rows = [row(4, 7, &[30], 0), row(2, 0, &[10, 11, 12], 2)];
-        let inputs = Inputs::new(&rows.each_ref(), 2, 100, 2);
+        let rows = [row(3, 7, &[30], 0), row(2, 0, &[10, 11], 1)];
+        let layout = Layout { kv_heads: 2, shared_queries: 2, bound_context: 100 };
+        let inputs = Inputs::new(&rows.each_ref(), layout);
         let expected = Inputs {
-            slots: 2..5,
-            row_len: 3,
-            tokens: vec![30, 10, 11, 12],
-            positions: vec![7, 0, 1, 2],
-            selected: vec![0, 3],
-            // Slots 4 and 2 are the third and the first that are bound, two heads of 100 positions each.
-            cache_rows: vec![407, 507, 0, 100, 1, 101, 2, 102],
-            grid: vec![1, 2, 3, 0, 0, 0, 0, 0, 0],
-            cells: vec![6, 0, 1, 2],
-            last_seen: vec![0, 1, 2, 0, 0, 0, 7, 0, 0],
+            slots: 2..4,
+            row_len: 2,
+            tokens: vec![30, 10, 11],
+            positions: vec![7, 0, 1],
+            selected: vec![0, 2],
+            // Slots 3 and 2 are the second and the first that are bound.
+            cache_cells: [[1, 0, 7], [1, 1, 7], [0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1]].concat(),
+            // The second slot's row is shorter than the grid's: the first token stands in.
+            query_cells: [
+                [[1, 0], [2, 0], [1, 1], [2, 1], [1, 2], [2, 2], [1, 3], [2, 3]],
+                [[0, 0], [0, 0], [0, 1], [0, 1], [0, 2], [0, 2], [0, 3], [0, 3]],
+            ]
+            .as_flattened()
+            .concat(),
+            attended_cells: [
+                [[1, 0, 0], [1, 0, 2], [1, 1, 0], [1, 1, 2]],
+                [[0, 0, 0], [0, 0, 2], [0, 1, 0], [0, 1, 2]],
+                [[0, 0, 1], [0, 0, 3], [0, 1, 1], [0, 1, 3]],
+            ]
+            .as_flattened()
+            .concat(),
+            last_seen: vec![0, 1, 0, 1, 7, 0, 7, 0],
             context: (0..100).collect(),
         };
         assert_eq!(inputs, expected);
+    }
+
+    #[test]
+    fn no_product_has_a_single_row() {
+        for (shared_queries, row_len) in [(1, 2), (2, 1)] {
+            let layout = Layout { kv_heads: 1, shared_queries, bound_context: 4 };
+            assert_eq!(Inputs::new(&[&row(0, 3, &[9], 0)], layout).row_len, row_len);
+        }
     }
 }

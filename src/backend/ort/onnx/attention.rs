@@ -1,9 +1,9 @@
 //! Attention over the KV cache, for all rows of a step at once, in standard operators.
 //!
-//! The cache of a layer is a matrix with a row for each position of each head of each slot. `ScatterND`
-//! writes the step's rows: where its input and its output are bound to the same memory, ONNX Runtime
-//! copies nothing else. Then the tokens are laid out as a grid, a slot by its row's positions, and each
-//! cell sees the positions of its slot up to its own.
+//! `ScatterND` writes the step's rows to the cache: where its input and its output are bound to the same memory, ONNX
+//! Runtime copies nothing else. Then the queries are laid out as a grid, a slot by its row's positions, and each
+//! sees the positions of its slot up to its own. Queries that share a key head are rows of one product. Where
+//! everything is, the host says: an operator that would work it out costs a decode step more than the lookup.
 
 use super::{
     builder::Builder,
@@ -18,47 +18,32 @@ use crate::model::{AttentionShape, CacheShape};
 use std::io::Write;
 
 pub(super) struct GridAttention {
-    cache_rows: String,
-    grid: String,
-    cells: String,
-    /// `[B, 1, S, C]`: 0 where a cell sees a position, and minus infinity where it does not.
+    cache_cells: String,
+    query_cells: String,
+    attended_cells: String,
+    /// `[B, 1, G * S, C]`: 0 where a query sees a position, and minus infinity where it does not.
     mask: String,
-    shapes: Shapes,
     cache: CacheShape,
 }
 
-/// What values are reshaped to; `B` slots, `S` positions of each, `C` positions of the cache, `G` query
-/// heads that share a key-value head.
-struct Shapes {
-    /// `[B, kv_heads, C, head_dim]`
-    cache: String,
-    /// `[B, S, kv_heads, G, head_dim]`
-    query: String,
-    /// `[B, kv_heads * G, S, C]`
-    by_head: String,
-    /// `[B, kv_heads, G * S, C]`
-    by_kv_head: String,
-    /// `[B, kv_heads, G, S, head_dim]`
-    attended: String,
-}
-
 impl GridAttention {
-    pub(super) fn new<W: Write>(builder: &mut Builder<W>, cache: CacheShape) -> Self {
+    pub(super) fn new<W: Write>(builder: &mut Builder<W>, cache: CacheShape, heads: usize) -> Self {
         let integers = ElementType::I64;
+        let (slots, queries, kv_heads) = (Named("B"), Named("G * S"), Fixed(cache.kv_heads));
         let context = builder.input(names::CONTEXT, integers, &[Named("C")]);
-        let cache_rows = builder.input(names::CACHE_ROWS, integers, &[Named("T * kv_heads"), Fixed(1)]);
-        let grid = builder.input(names::GRID, integers, &[Named("B * S")]);
-        let cells = builder.input(names::CELLS, integers, &[Named("T")]);
-        let last_seen =
-            builder.input(names::LAST_SEEN, integers, &[Named("B"), Fixed(1), Named("S"), Fixed(1)]);
+        let cache_cells = builder.input(names::CACHE_CELLS, integers, &[Named("T"), kv_heads, Fixed(3)]);
+        let query_cells = builder.input(names::QUERY_CELLS, integers, &[slots, kv_heads, queries, Fixed(2)]);
+        let attended_cells =
+            builder.input(names::ATTENDED_CELLS, integers, &[Named("T"), Fixed(heads), Fixed(3)]);
+        let last_seen = builder.input(names::LAST_SEEN, integers, &[slots, Fixed(1), queries, Fixed(1)]);
 
         let seen = builder.call("LessOrEqual", &[&context, &last_seen]);
         let (zero, hidden) = (builder.scalar("zero", 0.0), builder.scalar("hidden", f32::NEG_INFINITY));
         let mask = builder.call("Where", &[&seen, &zero, &hidden]);
-        let shapes = Shapes::new(builder, &context, &last_seen, cache);
-        Self { cache_rows, grid, cells, mask, shapes, cache }
+        Self { cache_cells, query_cells, attended_cells, mask, cache }
     }
 
+    /// Queries, keys and values are `[T, heads, head_dim]`; yields `[T, heads * head_dim]`.
     pub(super) fn attend<W: Write>(
         &self,
         builder: &mut Builder<W>,
@@ -71,63 +56,31 @@ impl GridAttention {
         let keys = self.write(builder, keys, key);
         let values = self.write(builder, values, value);
 
-        let query = builder.call("Gather", &[query, &self.grid]);
-        let query = builder.call("Reshape", &[&query, &self.shapes.query]);
-        let query = builder.transpose(&query, &[0, 2, 3, 1, 4]);
-        // Query heads that share a key head are rows of one product.
-        let query = builder.reshape(&query, &[0, 0, -1, head_dim as i64]);
+        let query = builder.call("GatherND", &[query, &self.query_cells]);
         // ONNX Runtime makes one operator of these three, and transposes nothing.
         let keys = builder.transpose(&keys, &[0, 1, 3, 2]);
         let scores = builder.call("MatMul", &[&query, &keys]);
         let scale = builder.scalar(&format!("scale_{scale:e}"), scale);
         let scores = builder.call("Mul", &[&scores, &scale]);
-        let scores = builder.call("Reshape", &[&scores, &self.shapes.by_head]);
         let scores = builder.call("Add", &[&scores, &self.mask]);
         let weights = builder.call_with("Softmax", &[&scores], vec![("axis", Attribute::Integer(-1))]);
-        let weights = builder.call("Reshape", &[&weights, &self.shapes.by_kv_head]);
         let attended = builder.call("MatMul", &[&weights, &values]);
-        let attended = builder.call("Reshape", &[&attended, &self.shapes.attended]);
-        let attended = builder.transpose(&attended, &[0, 3, 1, 2, 4]);
-        let attended = builder.reshape(&attended, &[-1, (heads * head_dim) as i64]);
-        builder.call("Gather", &[&attended, &self.cells])
+        let attended = builder.call("GatherND", &[&attended, &self.attended_cells]);
+        builder.reshape(&attended, &[-1, (heads * head_dim) as i64])
     }
 
-    /// Writes the step's rows to a layer's keys or values; all of them, `[B, kv_heads, C, head_dim]`.
+    /// Writes the step's rows to a layer's keys or values, and yields all of them.
     fn write<W: Write>(
         &self,
         builder: &mut Builder<W>,
         (before, written): (String, String),
         rows: &str,
     ) -> String {
-        let matrix = [Named("B * kv_heads * C"), Fixed(self.cache.head_dim)];
-        builder.input(&before, ElementType::F32, &matrix);
-        let rows = builder.reshape(rows, &[-1, self.cache.head_dim as i64]);
+        let shape = [Named("B"), Fixed(self.cache.kv_heads), Named("C"), Fixed(self.cache.head_dim)];
+        builder.input(&before, ElementType::F32, &shape);
         let scatter = Operator::Standard("ScatterND");
-        builder.node(scatter, &[&before, &self.cache_rows, &rows], &[&written], Vec::new());
-        builder.output(&written, &matrix);
-        builder.call("Reshape", &[&written, &self.shapes.cache])
-    }
-}
-
-impl Shapes {
-    fn new<W: Write>(builder: &mut Builder<W>, context: &str, last_seen: &str, cache: CacheShape) -> Self {
-        let dimensions = builder.call("Shape", &[last_seen]);
-        let [slots, row_len] = [0, 2].map(|axis| {
-            let axis = builder.integers(&[axis]);
-            builder.call("Gather", &[&dimensions, &axis])
-        });
-        let context = builder.call("Shape", &[context]);
-        let rest = builder.integers(&[-1]);
-        let [kv_heads, head_dim] =
-            [cache.kv_heads, cache.head_dim].map(|size| builder.integers(&[size as i64]));
-        let mut shape =
-            |sizes: &[&str]| builder.call_with("Concat", sizes, vec![("axis", Attribute::Integer(0))]);
-        Self {
-            cache: shape(&[&rest, &kv_heads, &context, &head_dim]),
-            query: shape(&[&slots, &row_len, &kv_heads, &rest, &head_dim]),
-            by_head: shape(&[&slots, &rest, &row_len, &context]),
-            by_kv_head: shape(&[&slots, &kv_heads, &rest, &context]),
-            attended: shape(&[&slots, &kv_heads, &rest, &row_len, &head_dim]),
-        }
+        builder.node(scatter, &[&before, &self.cache_cells, rows], &[&written], Vec::new());
+        builder.output(&written, &shape);
+        written
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct Builder<W> {
     model: Model,
     /// Shapes and indices that were asked for before.
     constants: HashMap<Vec<i64>, String>,
+    /// Values that were asked for before, by operator and inputs.
+    values: HashMap<(&'static str, Vec<String>), String>,
     weights: W,
     /// Bytes written to `weights`.
     written: u64,
@@ -32,7 +34,7 @@ impl<W: Write> Builder<W> {
             outputs: Vec::new(),
             initializers: Vec::new(),
         };
-        Self { model, constants: HashMap::new(), weights, written: 0 }
+        Self { model, constants: HashMap::new(), values: HashMap::new(), weights, written: 0 }
     }
 
     pub(super) fn finish(mut self) -> io::Result<Model> {
@@ -65,6 +67,17 @@ impl<W: Write> Builder<W> {
         let name = self.fresh(operator);
         self.node(Standard(operator), inputs, &[&name], attributes);
         name
+    }
+
+    /// A standard operator with one output, written once however often it is asked for.
+    pub(super) fn once(&mut self, operator: &'static str, inputs: &[&str]) -> String {
+        let key = (operator, inputs.iter().map(|&name| name.to_owned()).collect());
+        if let Some(value) = self.values.get(&key) {
+            return value.clone();
+        }
+        let value = self.call(operator, inputs);
+        self.values.insert(key, value.clone());
+        value
     }
 
     /// A name for a value that no other has.

@@ -1,7 +1,8 @@
 //! From the model's graph to an ONNX model.
 //!
 //! Every value between nodes is a matrix with a row a token, as in the graph: the tokens of all rows of a
-//! step lie one after another, so that matrices are multiplied once a step, whatever the rows' lengths.
+//! step lie one after another, so that matrices are multiplied once a step, whatever the rows' lengths. Queries,
+//! keys and values are `[T, heads, head_dim]`.
 
 use super::{
     attention::GridAttention,
@@ -15,17 +16,21 @@ use super::{
 };
 use crate::model::{Graph, Model, Node, NodeId, Pairing, WeightId};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{self, Write},
 };
 
 /// In which of two ways a model is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Form {
     /// Standard operators alone, all numbers `f32`: what any implementation of ONNX reads.
     Portable,
     /// ONNX Runtime's own operators, and quantised matrices as the integers they are.
+    #[default]
     Fast,
+    /// As [`Fast`](Self::Fast), but each matrix rounded anew to 4 bits, the output head too: less to read, and further
+    /// from the model.
+    Int4,
 }
 
 /// The names of the graph's inputs and outputs, beside those of the [cache](cache_names).
@@ -40,17 +45,18 @@ pub mod names {
     pub const LOGITS: &str = "logits";
     /// `[C]`: 0, 1, 2 and so on; a slot of the cache as it is bound has as many positions.
     pub const CONTEXT: &str = "context";
-    /// `[T * kv_heads, 1]`: the row of the cache that each head of each token is written to.
-    pub const CACHE_ROWS: &str = "cache_rows";
-    /// `[B * S]`: the token in each cell of a grid of slots by row length; any token where there is none.
-    pub const GRID: &str = "grid";
-    /// `[T]`: each token's cell.
-    pub const CELLS: &str = "cells";
-    /// `[B, 1, S, 1]`: the last position that each cell of the grid sees.
+    /// `[T, kv_heads, 3]`: slot, head and position of the cache that each head of each token is written to.
+    pub const CACHE_CELLS: &str = "cache_cells";
+    /// `[B, kv_heads, G * S, 2]`: token and head of each query in a grid of slots by row length; any token where
+    /// there is none. `G` query heads share a key-value head, and are rows of one product.
+    pub const QUERY_CELLS: &str = "query_cells";
+    /// `[T, heads, 3]`: where in that grid each head of each token is.
+    pub const ATTENDED_CELLS: &str = "attended_cells";
+    /// `[B, 1, G * S, 1]`: the last position that each query of the grid sees.
     pub const LAST_SEEN: &str = "last_seen";
 }
 
-/// A layer's keys and values, `[B * kv_heads * C, head_dim]`: as they come in and as they go out, which
+/// A layer's keys and values, `[B, kv_heads, C, head_dim]`: as they come in and as they go out, which
 /// are to be the same memory.
 pub fn cache_names(layer: usize) -> [(String, String); 2] {
     ["keys", "values"].map(|what| (format!("{what}.{layer}"), format!("{what}.{layer}.written")))
@@ -65,23 +71,25 @@ pub fn lower(model: &Model, context_len: usize, form: Form, weights: impl Write)
     let tokens = builder.input(names::TOKENS, ElementType::I64, &[Named("T")]);
     let positions = builder.input(names::POSITIONS, ElementType::I64, &[Named("T")]);
     let selected = builder.input(names::SELECTED, ElementType::I64, &[Named("R")]);
-    let attention = GridAttention::new(&mut builder, model.graph.cache());
+    let cache = model.graph.cache();
+    let attention = GridAttention::new(&mut builder, cache, cache.kv_heads * model.graph.shared_queries());
     let rotary = Rotary::new(&mut builder, &model.graph, context_len, form, &positions)?;
     let mut lowering = Lowering {
         model,
+        heads: heads(&model.graph),
         form,
         builder,
         tokens,
         selected,
         rotary,
         attention,
-        products: IntegerProducts::default(),
-        normed: HashMap::new(),
+        products: IntegerProducts::new(form),
+        computed: HashMap::new(),
         values: Vec::new(),
     };
     for (id, node) in model.graph.nodes() {
-        let value = match lowering.normed.remove(&id) {
-            Some(normed) => normed,
+        let value = match lowering.computed.remove(&id) {
+            Some(computed) => computed,
             None => lowering.node(id, node)?,
         };
         lowering.values.push(value);
@@ -93,8 +101,26 @@ pub fn lower(model: &Model, context_len: usize, form: Form, weights: impl Write)
     builder.finish()
 }
 
+/// The nodes whose values attention reads, a head at a time, and those on the way there.
+fn heads(graph: &Graph) -> HashSet<NodeId> {
+    let nodes: Vec<&Node> = graph.nodes().map(|(_, node)| node).collect();
+    let mut heads = HashSet::new();
+    for node in &nodes {
+        let Node::Attention { query, key, value, .. } = **node else { continue };
+        let mut found = vec![query, key, value];
+        while let Some(id) = found.pop() {
+            if heads.insert(id) && matches!(nodes[id.0], Node::Rotary { .. } | Node::RmsNorm { .. }) {
+                found.extend(nodes[id.0].inputs());
+            }
+        }
+    }
+    heads
+}
+
 struct Lowering<'a, W> {
     model: &'a Model,
+    /// Of [`heads`].
+    heads: HashSet<NodeId>,
     form: Form,
     builder: Builder<W>,
     tokens: String,
@@ -102,8 +128,8 @@ struct Lowering<'a, W> {
     rotary: Rotary,
     attention: GridAttention,
     products: IntegerProducts,
-    /// Norms that were computed along with what they read.
-    normed: HashMap<NodeId, String>,
+    /// What was computed along with an earlier node: norms with what they read, products with others of one input.
+    computed: HashMap<NodeId, String>,
     /// What each node of the graph is called.
     values: Vec<String>,
 }
@@ -121,30 +147,22 @@ impl<W: Write> Lowering<'_, W> {
                 self.builder.call("Gather", &[&table, &self.tokens])
             }
             Node::RmsNorm { input, weight, epsilon } => {
-                let (width, group) = (graph.width(input), graph.weight(weight).shape[0]);
+                let group = graph.weight(weight).shape[0];
+                let shape = self.shape(input);
                 let (input, weight) = (self.value(input), self.floats(weight)?);
-                if group == width {
+                if shape.last() == Some(&(group as i64)) {
                     self.rms_norm(&input, &weight, epsilon)
                 } else {
                     let runs = self.builder.reshape(&input, &[-1, group as i64]);
                     let normed = self.rms_norm(&runs, &weight, epsilon);
-                    self.builder.reshape(&normed, &[-1, width as i64])
+                    self.builder.reshape(&normed, &shape)
                 }
             }
-            Node::Linear { input, weight, bias } => {
-                let product = self.matrix(input, weight)?;
-                match bias {
-                    None => product,
-                    Some(bias) => {
-                        let bias = self.floats(bias)?;
-                        self.builder.call("Add", &[&product, &bias])
-                    }
-                }
-            }
-            Node::Head { input, weight } => self.matrix(input, weight)?,
+            Node::Linear { input, .. } => self.linear(id, input)?,
+            Node::Head { input, weight } => self.product(input, &[weight])?,
             Node::Rotary { input, head_dim, pairing } => {
-                let (width, input) = (graph.width(input), self.value(input));
-                self.rotary.turn(&mut self.builder, &input, [width, head_dim], pairing)
+                let (heads, input) = (graph.width(input) / head_dim, self.value(input));
+                self.rotary.turn(&mut self.builder, &input, [heads, head_dim], pairing)
             }
             Node::Attention { layer, query, key, value, shape } => {
                 let [query, key, value] = [query, key, value].map(|node| self.value(node));
@@ -159,7 +177,7 @@ impl<W: Write> Lowering<'_, W> {
             Node::Add { left, right } => {
                 let (left, right) = (self.value(left), self.value(right));
                 match self.norm_of(id) {
-                    Some(norm) if self.form == Form::Fast => self.add_and_norm(&left, &right, norm)?,
+                    Some(norm) if self.form != Form::Portable => self.add_and_norm(&left, &right, norm)?,
                     _ => self.builder.call("Add", &[&left, &right]),
                 }
             }
@@ -180,17 +198,91 @@ impl<W: Write> Lowering<'_, W> {
         self.builder.floats(&name, tensor.shape(), &tensor.to_f32())
     }
 
-    fn matrix(&mut self, input: NodeId, weight: WeightId) -> io::Result<String> {
+    /// What a node's value is reshaped to.
+    fn shape(&self, node: NodeId) -> Vec<i64> {
+        let (width, head_dim) = (self.model.graph.width(node), self.model.graph.cache().head_dim);
+        match self.heads.contains(&node) {
+            true => vec![-1, (width / head_dim) as i64, head_dim as i64],
+            false => vec![-1, width as i64],
+        }
+    }
+
+    /// A linear node, and with it those that are joined to it.
+    fn linear(&mut self, id: NodeId, input: NodeId) -> io::Result<String> {
+        let joined = self.joined(id, input);
+        let (ids, parts): (Vec<NodeId>, Vec<Linear>) = joined.into_iter().unzip();
+        let weights: Vec<WeightId> = parts.iter().map(|part| part.weight).collect();
+        let mut product = self.product(input, &weights)?;
+        if parts.iter().any(|part| part.bias.is_some()) {
+            let bias = self.biases(&parts)?;
+            product = self.builder.call("Add", &[&product, &bias]);
+        }
+        let sizes: Vec<i64> = ids.iter().map(|&id| self.shape(id)[1]).collect();
+        if let [_, _, head_dim] = *self.shape(id) {
+            product = self.builder.reshape(&product, &[-1, sizes.iter().sum(), head_dim]);
+        }
+        if ids.len() == 1 {
+            return Ok(product);
+        }
+        let names: Vec<String> = ids.iter().map(|id| format!("Linear_{}", id.0)).collect();
+        let sizes = self.builder.integers(&sizes);
+        let outputs: Vec<&str> = names.iter().map(String::as_str).collect();
+        let axis = vec![("axis", Attribute::Integer(1))];
+        self.builder.node(Operator::Standard("Split"), &[&product, &sizes], &outputs, axis);
+        self.computed.extend(ids.into_iter().zip(names));
+        Ok(self.computed.remove(&id).expect("a node is joined to itself"))
+    }
+
+    /// The linear nodes that are multiplied at once with this one, the first of them: in ONNX Runtime, the time
+    /// of a small product is not only in multiplying.
+    fn joined(&self, id: NodeId, input: NodeId) -> Vec<(NodeId, Linear)> {
+        let linear = |(id, node): (NodeId, &Node)| match *node {
+            Node::Linear { input: read, weight, bias } if read == input => {
+                Some((id, Linear { weight, bias }))
+            }
+            _ => None,
+        };
+        let mut all: Vec<(NodeId, Linear)> = self.model.graph.nodes().filter_map(linear).collect();
+        let tensors: Vec<_> = all.iter().map(|(_, part)| self.model.weight(part.weight)).collect();
+        let alike = all.iter().all(|(other, _)| self.heads.contains(other) == self.heads.contains(&id));
+        if self.form != Form::Portable && alike && self.products.can_join(&tensors) {
+            return all;
+        }
+        all.retain(|&(other, _)| other == id);
+        all
+    }
+
+    fn product(&mut self, input: NodeId, weights: &[WeightId]) -> io::Result<String> {
         let input = self.value(input);
-        if self.form == Form::Fast {
-            let (name, tensor) = (self.model.graph.weight(weight).name, self.model.weight(weight));
-            let product = self.products.multiply(&mut self.builder, &name.to_string(), tensor, &input)?;
-            if let Some(product) = product {
+        if self.form != Form::Portable {
+            let matrices: Vec<_> = weights
+                .iter()
+                .map(|&weight| (self.model.graph.weight(weight).name.to_string(), self.model.weight(weight)))
+                .collect();
+            if let Some(product) = self.products.multiply(&mut self.builder, &matrices, &input)? {
                 return Ok(product);
             }
         }
+        let [weight] = *weights else { unreachable!("only integers are joined") };
         let weight = self.floats(weight)?;
         Ok(self.builder.call_with("Gemm", &[&input, &weight], vec![("transB", Attribute::Integer(1))]))
+    }
+
+    /// The biases of products that are joined, 0 where there is none.
+    fn biases(&mut self, parts: &[Linear]) -> io::Result<String> {
+        let graph = &self.model.graph;
+        let mut names = Vec::new();
+        let mut biases = Vec::new();
+        for part in parts {
+            match part.bias {
+                None => biases.resize(biases.len() + graph.weight(part.weight).shape[0], 0.0),
+                Some(bias) => {
+                    names.push(graph.weight(bias).name.to_string());
+                    biases.extend(self.model.weight(bias).to_f32());
+                }
+            }
+        }
+        self.builder.floats(&names.join("+"), &[biases.len()], &biases)
     }
 
     /// The norm of whole rows of a node's value, if there is one.
@@ -218,7 +310,7 @@ impl<W: Write> Lowering<'_, W> {
             &[&normed, "", "", &sum],
             vec![("epsilon", Attribute::Float(norm.epsilon))],
         );
-        self.normed.insert(norm.id, normed);
+        self.computed.insert(norm.id, normed);
         Ok(sum)
     }
 
@@ -236,6 +328,12 @@ impl<W: Write> Lowering<'_, W> {
     }
 }
 
+/// What a linear node multiplies with and adds.
+struct Linear {
+    weight: WeightId,
+    bias: Option<WeightId>,
+}
+
 /// A norm of whole rows.
 struct Norm {
     id: NodeId,
@@ -249,7 +347,7 @@ struct Rotary {
     /// Portable: `[T, 1, head_dim / 2]`; fast: the tables of all positions.
     cosines: String,
     sines: String,
-    /// Fast: `[1, T]`.
+    /// Fast: `[T, 1]`.
     positions: String,
 }
 
@@ -274,8 +372,8 @@ impl Rotary {
         };
         let (cosines, sines) = (table("cosines", f64::cos)?, table("sines", f64::sin)?);
         Ok(match form {
-            Form::Fast => {
-                let positions = builder.reshape(positions, &[1, -1]);
+            Form::Fast | Form::Int4 => {
+                let positions = builder.reshape(positions, &[-1, 1]);
                 Self { form, cosines, sines, positions }
             }
             Form::Portable => {
@@ -288,36 +386,39 @@ impl Rotary {
         })
     }
 
+    /// Turns `[T, heads, head_dim]`.
     fn turn<W: Write>(
         &self,
         builder: &mut Builder<W>,
         input: &str,
-        [width, head_dim]: [usize; 2],
+        [heads, head_dim]: [usize; 2],
         pairing: Pairing,
     ) -> String {
-        let (width, head_dim) = (width as i64, head_dim as i64);
-        if self.form == Form::Fast {
-            let sequence = builder.reshape(input, &[1, -1, width]);
+        if self.form != Form::Portable {
+            // For the operator, each token is a sequence of heads that have one position.
+            let each = builder.integers(&vec![1; heads]);
+            let positions = builder.once("Mul", &[&self.positions, &each]);
             let turned = builder.fresh("RotaryEmbedding");
             let interleaved = i64::from(pairing == Pairing::Adjacent);
             builder.node(
                 Operator::Contrib("RotaryEmbedding"),
-                &[&sequence, &self.positions, &self.cosines, &self.sines],
+                &[input, &positions, &self.cosines, &self.sines],
                 &[&turned],
                 vec![("interleaved", Attribute::Integer(interleaved))],
             );
-            return builder.reshape(&turned, &[-1, width]);
+            return turned;
         }
+        let (heads, head_dim) = (heads as i64, head_dim as i64);
         // The two values of a pair come apart along `axis`, and are put together again there.
         let (apart, axis) = match pairing {
-            Pairing::Adjacent => (vec![-1, width / head_dim, head_dim / 2, 2], 3),
-            Pairing::Halves => (vec![-1, width / head_dim, 2, head_dim / 2], 2),
+            Pairing::Adjacent => (vec![-1, heads, head_dim / 2, 2], 3),
+            Pairing::Halves => (vec![-1, heads, 2, head_dim / 2], 2),
         };
         let pairs = builder.reshape(input, &apart);
         let [first, second] = [0, 1].map(|idx| {
             let idx = builder.integers(&[idx]);
             let half = builder.call_with("Gather", &[&pairs, &idx], vec![("axis", Attribute::Integer(axis))]);
-            builder.reshape(&half, &[-1, width / head_dim, head_dim / 2])
+            builder.reshape(&half, &[-1, heads, head_dim / 2])
         });
         let mut product = |value: &str, turn: &str| builder.call("Mul", &[value, turn]);
         let first_cosines = product(&first, &self.cosines);
@@ -331,6 +432,6 @@ impl Rotary {
         let axes = builder.integers(&[axis]);
         let [first, second] = turned.map(|half| builder.call("Unsqueeze", &[&half, &axes]));
         let pairs = builder.call_with("Concat", &[&first, &second], vec![("axis", Attribute::Integer(axis))]);
-        builder.reshape(&pairs, &[-1, width])
+        builder.reshape(&pairs, &[-1, heads, head_dim])
     }
 }

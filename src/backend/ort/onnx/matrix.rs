@@ -6,11 +6,14 @@
 //! for all weights of a block, so it is a product of its own, of the sums of the input's blocks, and no weight
 //! is rounded: `x · wᵀ = x · (scale * (u - zero))ᵀ + sums(x) · offsetsᵀ`.
 //!
-//! What is rounded is the input, to 8-bit integers a block at a time: accuracy level 4.
+//! What is rounded is the input, to 8-bit integers a block at a time: accuracy level 4. In [`Form::Int4`] the weights
+//! are, too: see [`Rounded`].
 
 use super::{
     builder::Builder,
+    lower::Form,
     model::{Attribute, ElementType, Operator},
+    rounded,
 };
 use crate::{
     backend::stored::{self, WeightBlock},
@@ -23,7 +26,7 @@ use std::{
 };
 
 /// Weights in a block of [`WeightBlock`].
-const BLOCK_LEN: usize = 32;
+pub(super) const BLOCK_LEN: usize = 32;
 /// The input is rounded to 8-bit integers.
 const ACCURACY_LEVEL: i64 = 4;
 
@@ -77,13 +80,15 @@ impl Blocks {
     }
 }
 
-/// A matrix as `MatMulNBits` takes it.
+/// Rows of a matrix as `MatMulNBits` takes them.
 #[derive(Default)]
-struct Packed {
+pub(super) struct Packed {
     /// `[outputs, blocks, bytes of a block]`
-    integers: Vec<u8>,
+    pub(super) integers: Vec<u8>,
     /// `[outputs, blocks]`
-    scales: Vec<f32>,
+    pub(super) scales: Vec<f32>,
+    /// `[outputs, half as many bytes as there are blocks]`: the integers that stand for 0, where a form has them.
+    pub(super) zeros: Vec<u8>,
     /// `[outputs, blocks of 32]`
     offsets: Vec<f32>,
 }
@@ -102,60 +107,109 @@ impl Packed {
         packed
     }
 
-    fn of(blocks: &Blocks, tensor: &StoredTensor, tensor_type: TensorType) -> Self {
+    fn add(&mut self, other: Self) {
+        self.integers.extend(other.integers);
+        self.scales.extend(other.scales);
+        self.zeros.extend(other.zeros);
+        self.offsets.extend(other.offsets);
+    }
+
+    /// The rows of a tensor after those that are there.
+    fn add_stored(&mut self, blocks: &Blocks, tensor: &StoredTensor, tensor_type: TensorType) {
         let stored = tensor.blocks();
         let row_bytes = stored.len() / tensor.shape()[0];
         let rows: Vec<Self> =
             stored.par_chunks_exact(row_bytes).map(|row| Self::row(blocks, row, tensor_type)).collect();
-        let mut packed = Self::default();
-        for row in rows {
-            packed.integers.extend(row.integers);
-            packed.scales.extend(row.scales);
-            packed.offsets.extend(row.offsets);
-        }
-        packed
+        rows.into_iter().for_each(|row| self.add(row));
+    }
+
+    /// The rows of a tensor, rounded to 4 bits, after those that are there.
+    fn add_rounded(&mut self, tensor: &StoredTensor) {
+        let values = tensor.to_f32();
+        let rows: Vec<Self> = values.par_chunks_exact(tensor.shape()[1]).map(rounded::row).collect();
+        rows.into_iter().for_each(|row| self.add(row));
     }
 }
 
 /// The products of one graph, and what they share.
-#[derive(Default)]
 pub(super) struct IntegerProducts {
+    form: Form,
     /// The sums of an input's blocks, by the input's name.
     sums: HashMap<String, String>,
 }
 
 impl IntegerProducts {
-    /// `input · matrixᵀ`; `None` if the weights are no integers.
+    pub(super) fn new(form: Form) -> Self {
+        Self { form, sums: HashMap::new() }
+    }
+
+    /// Bits of an integer, and weights that share a scale; `None` if the weights are multiplied as floats.
+    fn layout(&self, tensor: &StoredTensor) -> Option<(usize, usize)> {
+        match self.form {
+            Form::Portable => None,
+            Form::Fast => {
+                let blocks = Blocks::of(tensor.block_type()?)?;
+                Some((blocks.bits, blocks.scale_len))
+            }
+            Form::Int4 => tensor.shape()[1].is_multiple_of(BLOCK_LEN).then_some((rounded::BITS, BLOCK_LEN)),
+        }
+    }
+
+    /// Whether [`multiply`](Self::multiply) takes these matrices at once.
+    pub(super) fn can_join(&self, tensors: &[&StoredTensor]) -> bool {
+        let mut layouts = tensors.iter().map(|tensor| self.layout(tensor));
+        let first = layouts.next().flatten();
+        first.is_some() && layouts.all(|layout| layout == first)
+    }
+
+    /// `input · matrixᵀ` for each matrix, one beside another; `None` if the weights are no integers.
     ///
     /// # Errors
     /// The weights cannot be written.
     pub(super) fn multiply<W: Write>(
         &mut self,
         builder: &mut Builder<W>,
-        name: &str,
-        tensor: &StoredTensor,
+        matrices: &[(String, &StoredTensor)],
         input: &str,
     ) -> io::Result<Option<String>> {
-        let Some(tensor_type) = tensor.block_type() else { return Ok(None) };
-        let Some(blocks) = Blocks::of(tensor_type) else { return Ok(None) };
-        let (outputs, inputs) = (tensor.shape()[0], tensor.shape()[1]);
-        let packed = Packed::of(&blocks, tensor, tensor_type);
+        let Some((bits, scale_len)) = self.layout(matrices[0].1) else { return Ok(None) };
+        let inputs = matrices[0].1.shape()[1];
+        let mut packed = Packed::default();
+        for (_, tensor) in matrices {
+            match (self.form, tensor.block_type()) {
+                (Form::Fast, Some(tensor_type)) => {
+                    let blocks = Blocks::of(tensor_type).expect("its layout is known");
+                    packed.add_stored(&blocks, tensor, tensor_type);
+                }
+                _ => packed.add_rounded(tensor),
+            }
+        }
+        let outputs = packed.scales.len() / (inputs / scale_len);
+        let names: Vec<&str> = matrices.iter().map(|(name, _)| name.as_str()).collect();
+        let name = names.join("+");
 
-        let per_row = inputs / blocks.scale_len;
-        let shape = [outputs, per_row, blocks.scale_len * blocks.bits / 8];
+        let per_row = inputs / scale_len;
+        let shape = [outputs, per_row, scale_len * bits / 8];
         let integers =
             builder.tensor(&format!("{name}.integers"), ElementType::U8, &shape, &packed.integers)?;
         let scales = builder.floats(&format!("{name}.scales"), &[outputs, per_row], &packed.scales)?;
+        let mut operands = vec![input, &integers, &scales];
+        let zeros;
+        if !packed.zeros.is_empty() {
+            let shape = [outputs, per_row.div_ceil(2)];
+            zeros = builder.tensor(&format!("{name}.zeros"), ElementType::U8, &shape, &packed.zeros)?;
+            operands.push(&zeros);
+        }
         let product = builder.fresh("MatMulNBits");
         let attributes = vec![
             ("K", Attribute::Integer(inputs as i64)),
             ("N", Attribute::Integer(outputs as i64)),
-            ("bits", Attribute::Integer(blocks.bits as i64)),
-            ("block_size", Attribute::Integer(blocks.scale_len as i64)),
+            ("bits", Attribute::Integer(bits as i64)),
+            ("block_size", Attribute::Integer(scale_len as i64)),
             ("accuracy_level", Attribute::Integer(ACCURACY_LEVEL)),
         ];
         let operator = Operator::Contrib("MatMulNBits");
-        builder.node(operator, &[input, &integers, &scales], &[&product], attributes);
+        builder.node(operator, &operands, &[&product], attributes);
         if packed.offsets.iter().all(|&offset| offset == 0.0) {
             return Ok(Some(product));
         }

@@ -1,7 +1,7 @@
 //! The fourth lowering: a model's graph as an ONNX model, and its weights as a file beside it.
 //!
 //! Read in this order: `model` what an ONNX model is and `encode` its bytes, `builder`, [`lower()`], `attention`,
-//! and `matrix` for quantised weights; `emit` writes the files, and `describe` reads anybody's. Uses `model`.
+//! and `matrix` and `rounded` for quantised weights; `emit` writes the files, and `describe` reads anybody's. Uses `model`.
 //! Absent: ONNX Runtime; who runs what comes out is no matter here.
 
 mod attention;
@@ -12,6 +12,7 @@ mod encode;
 mod lower;
 mod matrix;
 mod model;
+mod rounded;
 
 pub use describe::{DescribeError, Description, ValueDescription};
 pub use emit::{EmitError, MODEL_FILE, WEIGHTS_FILE, emit};
