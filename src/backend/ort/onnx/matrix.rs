@@ -7,7 +7,7 @@
 //! is rounded: `x · wᵀ = x · (scale * (u - zero))ᵀ + sums(x) · offsetsᵀ`.
 //!
 //! What is rounded is the input, to 8-bit integers a block at a time: accuracy level 4. In [`Form::Int4`] the weights
-//! are, too: see [`Rounded`].
+//! are, too: see [`rounded`].
 
 use super::{
     builder::Builder,
