@@ -121,7 +121,7 @@ mod tests {
                 trip.as_ref().map(|trip| trip.answers.iter().map(String::as_str).collect());
             assert_eq!(answers.as_deref(), expected);
         };
-        let words = ["Gustave Eiffel", "Paris", "World Fair", "built", "tower", "1889"];
+        let words = ["Gustave Eiffel", "Paris", "World Fair", "tower", "1889"];
         check(&item(ItemKind::ShortAnswer, Some(EVIDENCE), None), Some(&words));
         let choices: Vec<&str> = [&words[..], &["Victor Hugo"]].concat();
         let item_of_choices =
