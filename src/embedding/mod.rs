@@ -1,11 +1,11 @@
 //! What short English texts mean, as vectors: all-MiniLM-L6-v2 (Reimers and Gurevych, Sentence-BERT, 2019),
-//! whose cosines say how alike two texts are. May use nothing of ours. Absent: quizzes, how alike is too
-//! alike, downloads.
+//! whose cosines say how alike two texts are. May use `model`, which reads the weights. Absent: quizzes, how
+//! alike is too alike, downloads.
 
 mod bert;
 
+use crate::model::ModelError;
 use bert::Bert;
-use candle_core::{Device, safetensors};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokenizers::{Tokenizer, TruncationParams};
@@ -30,6 +30,8 @@ pub struct Embedding(Vec<f32>);
 pub enum EmbeddingError {
     #[error("the sentence embeddings are not downloaded ({path} is missing); run `mondai pull {name}`", name = Embedder::NAME)]
     NotPulled { path: PathBuf },
+    #[error(transparent)]
+    Weights(#[from] ModelError),
     #[error("{path}: {reason}")]
     Unusable { path: PathBuf, reason: String },
 }
@@ -43,7 +45,8 @@ impl Embedder {
     pub const WEIGHTS: &str = "model.safetensors";
     pub const TOKENIZER: &str = "tokenizer.json";
 
-    /// Reads the two files of a folder; 90 MB of weights.
+    /// Opens the two files of a folder. Their 90 MB of weights are checked by name and shape; what of them is
+    /// needed is read when the first text comes.
     ///
     /// # Errors
     /// [`EmbeddingError::NotPulled`] where one is missing.
@@ -52,10 +55,7 @@ impl Embedder {
         if let Some(path) = [&weights, &tokenizer].into_iter().find(|path| !path.is_file()) {
             return Err(EmbeddingError::NotPulled { path: path.clone() });
         }
-        let bert = safetensors::load(&weights, &Device::Cpu)
-            .map_err(|error| error.to_string())
-            .and_then(|tensors| Bert::new(&tensors).map_err(|error| error.to_string()))
-            .map_err(|reason| EmbeddingError::Unusable { path: weights, reason })?;
+        let bert = Bert::open(&weights)?;
         let tokenizer = open_tokenizer(&tokenizer)
             .map_err(|error| EmbeddingError::Unusable { path: tokenizer, reason: error.to_string() })?;
         Ok(Self { inner: Arc::new(Inner { tokenizer, bert }) })
@@ -152,6 +152,8 @@ mod tests {
             br#"{"embeddings.word_embeddings.weight":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}}"#;
         let file = [&(header.len() as u64).to_le_bytes(), &header[..], &[0; 8]].concat();
         std::fs::write(folder.path().join(Embedder::WEIGHTS), file).unwrap();
-        error("model.safetensors: embeddings.word_embeddings.weight has the shape [1, 2]");
+        error(
+            "model.safetensors: tensor embeddings.word_embeddings.weight: its shape is [1, 2], not [30522, 384]",
+        );
     }
 }

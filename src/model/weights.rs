@@ -76,6 +76,17 @@ impl Update {
 }
 
 impl StoredTensor {
+    /// The tensors of a safetensors file that have these names and shapes, by name.
+    ///
+    /// # Errors
+    /// Names the file and what of it cannot be used: one is missing, say, or of another shape.
+    pub fn open_named(
+        safetensors: &Path,
+        wanted: &[(String, Vec<usize>)],
+    ) -> Result<BTreeMap<String, Self>, ModelError> {
+        safetensors_files::open_named(safetensors, wanted)
+    }
+
     /// As the file calls it.
     pub fn name(&self) -> &str {
         &self.name
