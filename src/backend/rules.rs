@@ -67,6 +67,52 @@ pub(super) enum BrokenRule {
     NoSuchToken { token: TokenId, vocab_size: usize },
 }
 
+/// How many positions each slot holds. What is not done is not held: a step or copy that fails in the middle
+/// leaves what was there before it and is sure to be whole.
+pub(super) struct Held(Vec<usize>);
+
+impl Held {
+    pub(super) fn nothing(slots: usize) -> Self {
+        Self(vec![0; slots])
+    }
+
+    pub(super) fn positions(&self) -> &[usize] {
+        &self.0
+    }
+
+    /// Checks a step's rows; until the step is done their slots hold what the rows keep.
+    pub(super) fn begin_step(&mut self, limits: &Limits, rows: &[Row<'_>]) -> Result<(), BrokenRule> {
+        check_rows(limits, &self.0, rows)?;
+        for row in rows {
+            self.0[row.slot.0] = row.start;
+        }
+        Ok(())
+    }
+
+    pub(super) fn end_step(&mut self, rows: &[Row<'_>]) {
+        for row in rows {
+            self.0[row.slot.0] = row.start + row.tokens.len();
+        }
+    }
+
+    /// Checks a copy; until it is done its target holds nothing.
+    pub(super) fn begin_copy(
+        &mut self,
+        limits: &Limits,
+        from: Slot,
+        to: Slot,
+        len: usize,
+    ) -> Result<(), BrokenRule> {
+        check_copy(limits, &self.0, from, to, len)?;
+        self.0[to.0] = 0;
+        Ok(())
+    }
+
+    pub(super) fn end_copy(&mut self, to: Slot, len: usize) {
+        self.0[to.0] = len;
+    }
+}
+
 /// Checks the rows of a step; `held` is how many positions each slot holds.
 pub(super) fn check_rows(limits: &Limits, held: &[usize], rows: &[Row<'_>]) -> Result<(), BrokenRule> {
     if rows.is_empty() || rows.len() > limits.max_step_rows {

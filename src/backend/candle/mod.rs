@@ -13,7 +13,10 @@ mod matrix;
 mod plan;
 mod rotary;
 
-use super::{Backend, BackendError, Limits, Logits, OpenOptions, Row, Slot, WeightsForm, rules};
+use super::{
+    Backend, BackendError, Limits, Logits, OpenOptions, Row, Slot, WeightsForm,
+    rules::{self, Held},
+};
 use crate::model::{Model, Node};
 use attention::KvCache;
 use plan::{Batch, Plan};
@@ -28,8 +31,7 @@ pub struct CandleBackend {
     limits: Limits,
     plan: Plan,
     cache: KvCache,
-    /// Positions each slot holds.
-    held: Vec<usize>,
+    held: Held,
 }
 
 impl CandleBackend {
@@ -52,7 +54,7 @@ impl CandleBackend {
         };
         let cache = KvCache::new(model.graph.cache(), options.slots, context_len)?;
         let plan = Plan::lower(model, context_len, stored)?;
-        Ok(Self { held: vec![0; options.slots], limits, plan, cache })
+        Ok(Self { held: Held::nothing(options.slots), limits, plan, cache })
     }
 }
 
@@ -63,23 +65,19 @@ impl Backend for CandleBackend {
 
     fn extend(&mut self, rows: &[Row<'_>], logits: &mut Logits) -> Result<(), BackendError> {
         let step_error = |source| BackendError::Step { backend: NAME, source };
-        rules::check_rows(&self.limits, &self.held, rows).map_err(|rule| step_error(rule.into()))?;
-        for row in rows {
-            self.held[row.slot.0] = row.start;
-        }
+        self.held.begin_step(&self.limits, rows).map_err(|rule| step_error(rule.into()))?;
         let batch = Batch::new(rows);
         self.plan.run(&batch, &mut self.cache, logits).map_err(|error| step_error(error.into()))?;
-        for row in rows {
-            self.held[row.slot.0] = row.start + row.tokens.len();
-        }
+        self.held.end_step(rows);
         Ok(())
     }
 
     fn copy_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<(), BackendError> {
-        rules::check_copy(&self.limits, &self.held, from, to, len)
+        self.held
+            .begin_copy(&self.limits, from, to, len)
             .map_err(|rule| BackendError::Step { backend: NAME, source: rule.into() })?;
         self.cache.copy_prefix(from, to, len);
-        self.held[to.0] = len;
+        self.held.end_copy(to, len);
         Ok(())
     }
 }

@@ -32,7 +32,10 @@ mod project;
 mod rotary;
 mod view;
 
-use super::{Backend, BackendError, Limits, Logits, OpenOptions, Row, Slot, WeightsForm, rules};
+use super::{
+    Backend, BackendError, Limits, Logits, OpenOptions, Row, Slot, WeightsForm,
+    rules::{self, Held},
+};
 use crate::model::Model;
 use batch::Batch;
 use cache::KvCache;
@@ -50,8 +53,7 @@ pub struct CpuBackend {
     plan: Plan,
     cache: Cache,
     batch: Batch,
-    /// Positions each slot holds.
-    held: Vec<usize>,
+    held: Held,
 }
 
 /// Keys and values are kept as precisely as the rest is computed.
@@ -87,7 +89,7 @@ impl CpuBackend {
         let request = lower::Request { model, decoded, context_len, max_rows };
         let plan = lower::lower(&request, &mut pool)?;
         let batch = Batch::with_capacity(max_rows, limits.vocab_size);
-        Ok(Self { held: vec![0; slots], limits, isa, pool, plan, cache, batch })
+        Ok(Self { held: Held::nothing(slots), limits, isa, pool, plan, cache, batch })
     }
 }
 
@@ -97,11 +99,9 @@ impl Backend for CpuBackend {
     }
 
     fn extend(&mut self, rows: &[Row<'_>], logits: &mut Logits) -> Result<(), BackendError> {
-        rules::check_rows(&self.limits, &self.held, rows)
+        self.held
+            .begin_step(&self.limits, rows)
             .map_err(|rule| BackendError::Step { backend: NAME, source: rule.into() })?;
-        for row in rows {
-            self.held[row.slot.0] = row.start;
-        }
         self.batch.fill(rows);
         let Self { isa, pool, plan, cache, batch, .. } = self;
         let isa = *isa;
@@ -109,20 +109,19 @@ impl Backend for CpuBackend {
             Cache::Half(cache) => plan.run(&mut Step { isa, pool, batch, cache, logits }),
             Cache::Single(cache) => plan.run(&mut Step { isa, pool, batch, cache, logits }),
         }
-        for row in rows {
-            self.held[row.slot.0] = row.start + row.tokens.len();
-        }
+        self.held.end_step(rows);
         Ok(())
     }
 
     fn copy_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<(), BackendError> {
-        rules::check_copy(&self.limits, &self.held, from, to, len)
+        self.held
+            .begin_copy(&self.limits, from, to, len)
             .map_err(|rule| BackendError::Step { backend: NAME, source: rule.into() })?;
         match &mut self.cache {
             Cache::Half(cache) => cache.copy_prefix(from, to, len),
             Cache::Single(cache) => cache.copy_prefix(from, to, len),
         }
-        self.held[to.0] = len;
+        self.held.end_copy(to, len);
         Ok(())
     }
 }

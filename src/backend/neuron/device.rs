@@ -15,7 +15,10 @@ use super::replica::Replica;
 use super::step::StepRow;
 use super::values::Constant;
 use super::worker::Setup;
-use crate::backend::{Backend, BackendError, Limits, Logits, OpenOptions, Row, Slot, rules};
+use crate::backend::{
+    Backend, BackendError, Limits, Logits, OpenOptions, Row, Slot,
+    rules::{self, Held},
+};
 use crate::model::Model;
 use std::error::Error;
 use std::path::PathBuf;
@@ -28,7 +31,7 @@ pub(crate) const NAME: &str = "neuron";
 pub(crate) struct NeuronBackend {
     limits: Limits,
     replicas: Vec<Replica>,
-    held: Vec<usize>,
+    held: Held,
     /// A prefix on its way from one replica to another, by rank.
     prefix: Vec<Vec<u8>>,
 }
@@ -100,7 +103,7 @@ impl NeuronBackend {
             limits.simulated |= replica.simulated;
             replicas.push(replica);
         }
-        let mut backend = Self { held: vec![0; limits.slots], limits, replicas, prefix: Vec::new() };
+        let mut backend = Self { held: Held::nothing(limits.slots), limits, replicas, prefix: Vec::new() };
         let constants = inputs.iter().filter_map(|input| Constant::of(model, plan, input));
         let is_constant = |input: &&Input| !input.source.is_of_step() && input.source != InputSource::Cache;
         let bytes = inputs.iter().filter(is_constant).map(|input| input.shape.bytes()).sum();
@@ -159,11 +162,8 @@ impl NeuronBackend {
     }
 
     fn step(&mut self, rows: &[Row<'_>], logits: &mut Logits) -> Result<(), StepError> {
-        rules::check_rows(&self.limits, &self.held, rows)?;
+        self.held.begin_step(&self.limits, rows)?;
         self.deal(rows)?;
-        for row in rows {
-            self.held[row.slot.0] = row.start;
-        }
         logits.resize(rows.iter().map(|row| row.tokens.len() - row.logits_from).sum());
         logits.resize_drawn(rows.iter().filter(|row| row.draw.is_some()).count());
         let mut ran = Ok(());
@@ -182,9 +182,7 @@ impl NeuronBackend {
             }
         }
         ran?;
-        for row in rows {
-            self.held[row.slot.0] = row.start + row.tokens.len();
-        }
+        self.held.end_step(rows);
         Ok(())
     }
 
@@ -212,8 +210,7 @@ impl NeuronBackend {
     }
 
     fn copy(&mut self, from: Slot, to: Slot, len: usize) -> Result<(), StepError> {
-        rules::check_copy(&self.limits, &self.held, from, to, len)?;
-        self.held[to.0] = 0;
+        self.held.begin_copy(&self.limits, from, to, len)?;
         if len == 0 {
             return Ok(());
         }
@@ -226,7 +223,7 @@ impl NeuronBackend {
             self.living(target)?.write_prefix(to_slot, len, &mut parts)?;
             self.prefix = parts;
         }
-        self.held[to.0] = len;
+        self.held.end_copy(to, len);
         Ok(())
     }
 

@@ -22,7 +22,10 @@ mod session;
 mod step;
 mod threads;
 
-use super::{Backend, BackendError, Limits, Logits, OpenOptions, Row, Slot, WeightsForm, rules};
+use super::{
+    Backend, BackendError, Limits, Logits, OpenOptions, Row, Slot, WeightsForm,
+    rules::{self, Held},
+};
 use crate::model::Model;
 use cache::KvCache;
 use onnx::{Form, MODEL_FILE};
@@ -64,8 +67,7 @@ pub struct OrtBackend {
     limits: Limits,
     session: Session,
     cache: KvCache,
-    /// Positions each slot holds.
-    held: Vec<usize>,
+    held: Held,
     /// Query heads that share a key-value head.
     shared_queries: usize,
     /// The logits of one run among several.
@@ -102,7 +104,7 @@ impl OrtBackend {
             threads: threads::physical_cores(),
         };
         let session = Session::open(&environment, &plan)?;
-        let held = vec![0; limits.slots];
+        let held = Held::nothing(limits.slots);
         Ok(Self {
             limits,
             session,
@@ -150,25 +152,22 @@ impl Backend for OrtBackend {
 
     fn extend(&mut self, rows: &[Row<'_>], logits: &mut Logits) -> Result<(), BackendError> {
         let step_error = |source| BackendError::Step { backend: NAME, source };
-        rules::check_rows(&self.limits, &self.held, rows).map_err(|rule| step_error(rule.into()))?;
-        for row in rows {
-            self.held[row.slot.0] = row.start;
-        }
+        self.held.begin_step(&self.limits, rows).map_err(|rule| step_error(rule.into()))?;
+        let held = self.held.positions();
         let ends = rows.iter().map(|row| row.start + row.tokens.len());
-        let longest = ends.chain(self.held.iter().copied()).max().unwrap_or(0);
-        self.cache.fit(longest, &self.held);
+        let longest = ends.chain(held.iter().copied()).max().unwrap_or(0);
+        self.cache.fit(longest, held);
         self.run(rows, logits).map_err(|error| step_error(error.into()))?;
-        for row in rows {
-            self.held[row.slot.0] = row.start + row.tokens.len();
-        }
+        self.held.end_step(rows);
         Ok(())
     }
 
     fn copy_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<(), BackendError> {
-        rules::check_copy(&self.limits, &self.held, from, to, len)
+        self.held
+            .begin_copy(&self.limits, from, to, len)
             .map_err(|rule| BackendError::Step { backend: NAME, source: rule.into() })?;
         self.cache.copy_prefix(from, to, len);
-        self.held[to.0] = len;
+        self.held.end_copy(to, len);
         Ok(())
     }
 }
