@@ -38,6 +38,15 @@ pub(super) enum LibraryError {
     Another { loaded: PathBuf, asked: PathBuf },
     #[error("this ONNX Runtime has no execution provider {asked} (it has: {known})")]
     NoProvider { asked: String, known: String },
+    #[error(
+        "ONNX Runtime from {path} cannot open the model: an older library may lack what the forms fast and int4 need; \
+         `mondai pull onnxruntime` fetches one that has it, and --ort-form portable does with standard operators"
+    )]
+    CannotOpen {
+        path: PathBuf,
+        #[source]
+        source: ort::Error,
+    },
     #[error("ONNX Runtime from {path} cannot be started")]
     Start {
         path: PathBuf,

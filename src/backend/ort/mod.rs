@@ -98,6 +98,7 @@ impl OrtBackend {
         onnx::emit(model, limits.context_len, form, folder.path()).map_err(NoScratch::new)?;
         let path = folder.path().join(MODEL_FILE);
         let plan = SessionPlan {
+            library,
             model: &path,
             layers: cache.shape().layers,
             provider: options.ort.provider.as_deref(),

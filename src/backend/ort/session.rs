@@ -8,6 +8,7 @@
 use super::{
     cache::KvCache,
     denormals,
+    library::LibraryError,
     onnx::{cache_names, names},
     provider,
     step::Inputs,
@@ -38,6 +39,8 @@ pub(super) struct Session {
 
 /// What is to be opened, and how.
 pub(super) struct SessionPlan<'a> {
+    /// ONNX Runtime's; for errors to name.
+    pub(super) library: &'a Path,
     pub(super) model: &'a Path,
     pub(super) layers: usize,
     pub(super) provider: Option<&'a str>,
@@ -72,7 +75,8 @@ impl Session {
         if let Some(provider) = plan.provider {
             provider::append(&mut builder, &provider::find(provider)?)?;
         }
-        let session = denormals::kept(|| builder.commit_from_file(plan.model))?;
+        let session = denormals::kept(|| builder.commit_from_file(plan.model))
+            .map_err(|source| LibraryError::CannotOpen { path: plan.library.to_owned(), source })?;
         let binding = session.create_binding()?;
         let c_string = |name: String| CString::new(name).expect("names have no NUL");
         let caches = (0..plan.layers).map(|layer| {

@@ -20,7 +20,7 @@ use std::{
     io::{self, Write},
 };
 
-/// In which of two ways a model is written.
+/// In which of three ways a model is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Form {
     /// Standard operators alone, all numbers `f32`: what any implementation of ONNX reads.
