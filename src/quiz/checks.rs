@@ -3,12 +3,13 @@
 
 use super::draft::Draft;
 use super::flaws::Flaw;
+use super::form::Form;
 use super::item::{Check, Evidence, QuizItem, RejectReason};
 use super::language::Language;
 use super::script::is_unspaced;
 use super::source::Source;
-use super::span::{Form, is_filler};
 use super::spec::ItemKind;
+use super::word::is_filler;
 use super::wording::{contains, fold_spaces, has_interrogative, likeness, plain, words};
 
 /// What a draft is held against.

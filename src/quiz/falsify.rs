@@ -3,8 +3,9 @@
 //! another name of the same passage, the opposite of a word; without those "is not" for "is", and only then
 //! words of the model's own.
 
+use super::form::Form;
 use super::language::Language;
-use super::span::{Form, Span, replaceable_spans, stands_alone};
+use super::span::{Span, replaceable_spans, stands_alone};
 use super::wording::contains;
 use std::cmp::Reverse;
 use std::ops::Range;

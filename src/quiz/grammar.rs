@@ -6,9 +6,10 @@
 //! one number, name or word replaced, so that the key is right whatever the model writes.
 
 use super::falsify::{Change, Name, Substitute, change, number};
+use super::form::Form;
 use super::language::Language;
 use super::script::is_unspaced;
-use super::span::{Form, answer_spans};
+use super::span::answer_spans;
 use super::spec::ItemKind;
 use super::wording::fold_spaces;
 use crate::sampling::GrammarSpec;

@@ -1,9 +1,9 @@
 //! Items compared by what they mean, where the words differ: sentence embeddings, in English, the language
 //! they were trained on. The figures are what `scripts/embedding_figures.py` finds in people's questions.
 
+use super::form::Form;
 use super::item::QuizItem;
 use super::language::Language;
-use super::span::Form;
 use super::spec::{CheckPolicy, ItemKind, QuizSpec};
 use super::wording::plain;
 use crate::embedding::{Embedder, Embedding, EmbeddingError};

@@ -9,6 +9,7 @@ mod draft;
 mod drafting;
 mod falsify;
 mod flaws;
+mod form;
 mod grammar;
 mod ground;
 mod history;
@@ -25,6 +26,7 @@ mod service;
 mod source;
 mod span;
 mod spec;
+mod word;
 pub(crate) mod wording;
 mod writer;
 

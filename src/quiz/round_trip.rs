@@ -4,9 +4,10 @@
 //! Lewis and Fan, Generative Question Answering, ICLR 2019). Nothing is listed, so no place in a list can
 //! be liked, and the whole is one pass over texts that share all but their ends.
 
+use super::form::Form;
 use super::grammar::json_inner;
 use super::item::{QuizItem, RejectReason};
-use super::span::{Form, answer_spans};
+use super::span::answer_spans;
 use super::spec::ItemKind;
 use super::wording::{contains, plain};
 use crate::generation::{Prompt, WeighRequest};

@@ -1,24 +1,11 @@
 //! The words of a sentence that can be the answer to a question about it.
 
+use super::form::Form;
 use super::script::{Script, is_unspaced};
+use super::word::{Word, continues, describes, is_filler, is_past, is_plural, words};
 use std::collections::HashSet;
 use std::ops::Range;
 use unicode_normalization::char::is_combining_mark;
-
-/// What an answer looks like at first sight; the options of one question share it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Form {
-    /// `1889`, `7,000,000`, `60%`
-    Number,
-    /// A number and more: `13 million`, `5月`
-    Quantity,
-    /// Begins with a capital.
-    Name,
-    /// Begins with a small letter.
-    Phrase,
-    /// Begins with a letter that has no case, or a sign.
-    Plain,
-}
 
 /// Part of a sentence: whole words, nothing loose at the ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,28 +24,6 @@ const MAX_PHRASE_WORDS: usize = 3;
 const MAX_UNSPACED_WORD: usize = 8;
 /// Keeps the grammar of one sentence small.
 const MAX_SPANS: usize = 160;
-
-impl Form {
-    pub(super) const ALL: [Form; 5] = [Form::Number, Form::Quantity, Form::Name, Form::Phrase, Form::Plain];
-
-    pub(super) fn of(text: &str) -> Self {
-        match text.chars().next() {
-            Some('0'..='9') => {
-                let digits = text.strip_suffix('%').unwrap_or(text);
-                let is_number = digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | ','))
-                    && digits.ends_with(|c: char| c.is_ascii_digit());
-                if is_number { Form::Number } else { Form::Quantity }
-            }
-            Some(first) if first.is_uppercase() => Form::Name,
-            Some(first) if first.is_lowercase() => Form::Phrase,
-            _ => Form::Plain,
-        }
-    }
-
-    fn is_strong(self) -> bool {
-        matches!(self, Form::Number | Form::Quantity | Form::Name)
-    }
-}
 
 /// Everything in the sentence that can be an answer; at least one span for any sentence with a letter
 /// or digit, in order of place.
@@ -124,111 +89,6 @@ pub(super) fn replaceable_spans(sentence: &str) -> Vec<Span> {
     chosen
 }
 
-/// A word, or in an unspaced script a run of characters that is likely one.
-struct Word {
-    bytes: Range<usize>,
-    chars: usize,
-    form: Form,
-    /// Only a space, or what counts as one, stands between this word and the next.
-    joins_next: bool,
-    /// A word that says nothing by itself: `of`, `which`; or a verb.
-    is_filler: bool,
-    /// A word that makes a clause of what it stands in: `is`, `which`, or another verb.
-    is_clausal: bool,
-}
-
-fn words(sentence: &str) -> Vec<Word> {
-    let mut words = words_by_themselves(sentence);
-    for idx in 0..words.len() {
-        if is_verb(sentence, &words, idx) {
-            words[idx].is_filler = true;
-            words[idx].is_clausal = true;
-        }
-    }
-    words
-}
-
-fn words_by_themselves(sentence: &str) -> Vec<Word> {
-    let mut words: Vec<Word> = Vec::new();
-    for bytes in word_ranges(sentence) {
-        let text = &sentence[bytes.clone()];
-        let lower = text.to_lowercase();
-        let letters = text.chars().filter(|c| c.is_alphanumeric()).count();
-        let form = Form::of(text);
-        let is_short = letters < if form == Form::Phrase { 3 } else { 2 };
-        let is_filler = is_filler(&lower) || is_short && form != Form::Number;
-        if let Some(previous) = words.last_mut() {
-            let gap = &sentence[previous.bytes.end..bytes.start];
-            let date = gap == ", " && previous.form == Form::Number && form == Form::Number;
-            previous.joins_next = gap == " " || gap == "の" || date;
-        }
-        let is_clausal = CLAUSAL.contains(&lower.as_str());
-        words.push(Word {
-            bytes,
-            chars: text.chars().count(),
-            form,
-            joins_next: false,
-            is_filler,
-            is_clausal,
-        });
-    }
-    words
-}
-
-/// Runs of characters that belong together, without punctuation at the ends.
-fn word_ranges(sentence: &str) -> Vec<Range<usize>> {
-    let mut ranges: Vec<Range<usize>> = Vec::new();
-    let mut run: Option<(Range<usize>, Class)> = None;
-    let mut flush = |run: &mut Option<(Range<usize>, Class)>| {
-        if let Some((range, class)) = run.take()
-            && class == Class::Word
-        {
-            let text = &sentence[range.clone()];
-            let trimmed =
-                text.trim_end_matches(|c: char| !c.is_alphanumeric() && !is_combining_mark(c) && c != '%');
-            if !trimmed.is_empty() {
-                ranges.push(range.start..range.start + trimmed.len());
-            }
-        }
-    };
-    for (at, c) in sentence.char_indices() {
-        let inside_word = matches!(&run, Some((_, Class::Word)));
-        let class = class(c, inside_word);
-        match &mut run {
-            Some((range, current)) if *current == class => range.end = at + c.len_utf8(),
-            _ => {
-                flush(&mut run);
-                run = Some((at..at + c.len_utf8(), class));
-            }
-        }
-    }
-    flush(&mut run);
-    ranges
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
-    Word,
-    /// Hiragana: mostly endings and particles.
-    Hiragana,
-    Other,
-}
-
-fn class(c: char, inside_word: bool) -> Class {
-    match c {
-        'ぁ'..='ゟ' => Class::Hiragana,
-        'ー' | '々' | '〇' => Class::Word,
-        _ if c.is_alphanumeric() || is_combining_mark(c) => Class::Word,
-        // "don't", "twenty-one", "3.14", "U.S", "60%", ジョン・スミス
-        '\'' | '’' | '-' | '‐' | '.' | ',' | '%' | '・' | '=' | '＝' | '\u{200c}' | '\u{200d}'
-            if inside_word =>
-        {
-            Class::Word
-        }
-        _ => Class::Other,
-    }
-}
-
 fn is_answer(words: &[Word], range: Range<usize>) -> bool {
     let (first, last) = (&words[range.start], &words[range.end - 1]);
     let before = range.start.checked_sub(1).map(|idx| &words[idx]).filter(|word| word.joins_next);
@@ -265,49 +125,6 @@ fn is_cut_short(sentence: &str, words: &[Word], range: Range<usize>) -> bool {
     ends_with_verb || next_is_noun && !continues(text(next))
 }
 
-/// Whether a word is likely a verb where it stands: "causes" of "gravity causes the tides", "ended" of "the war
-/// ended". By endings and neighbours, so that it, too, errs now and then.
-fn is_verb(sentence: &str, words: &[Word], idx: usize) -> bool {
-    let text = |word: &Word| &sentence[word.bytes.clone()];
-    let word = &words[idx];
-    if word.form != Form::Phrase || word.is_filler {
-        return false;
-    }
-    let before = idx.checked_sub(1).map(|idx| &words[idx]).filter(|word| word.joins_next);
-    let after = words.get(idx + 1).filter(|_| word.joins_next);
-    let has_object = after.is_some_and(|after| OBJECT_STARTS.contains(&text(after)));
-    let is_noun = before.is_some_and(|before| NOUN_FOLLOWS.contains(&text(before).to_lowercase().as_str()));
-    let ends_clause =
-        before.is_some_and(|before| !before.is_filler) && after.is_none_or(|after| after.is_filler);
-    let text = text(word);
-    PRESENT.contains(&text)
-        || has_object && !is_noun && (is_third_person(text) || is_past(text))
-        || ends_clause && is_past(text)
-}
-
-fn is_third_person(word: &str) -> bool {
-    word.len() > 3 && is_plural(word) && !word.ends_with("us") && !word.ends_with("is")
-}
-
-fn is_past(word: &str) -> bool {
-    let ends_so = word.len() > 4 && word.ends_with("ed") && !word.ends_with("eed") && !word.ends_with("dred");
-    ends_so || PAST.contains(&word)
-}
-
-/// Whether a name is likely an adjective: "American", "Jewish".
-fn describes(name: &str) -> bool {
-    ["an", "ese", "ish", "ic", "ch"].iter().any(|ending| name.ends_with(ending))
-}
-
-fn is_plural(word: &str) -> bool {
-    word.ends_with('s') && !word.ends_with("ss")
-}
-
-/// Whether a word after a noun is likely a verb or an adverb: "ended", "annually".
-fn continues(word: &str) -> bool {
-    is_past(word) || word.ends_with("ly") || word.ends_with("ing")
-}
-
 /// Whether a name in a sentence can be taken out of it as it is: not the head of a longer one ("Treaty" of
 /// "Treaty on the Functioning of ..."), and not what describes the word after it ("ARPANET architecture").
 pub(super) fn stands_alone(sentence: &str, bytes: &Range<usize>) -> bool {
@@ -328,7 +145,7 @@ pub(super) fn stands_alone(sentence: &str, bytes: &Range<usize>) -> bool {
             let is_small = bare.starts_with(char::is_lowercase);
             // "Paris lies" ends the name, "American states" does not.
             let is_verb = bare.ends_with('s') && !describes(&sentence[bytes.clone()]);
-            !is_small || is_filler(bare) || CLAUSAL.contains(&bare) || continues(bare) || is_verb
+            !is_small || is_filler(bare) || continues(bare) || is_verb
         }
     }
 }
@@ -373,68 +190,6 @@ fn ceil_char(text: &str, mut at: usize) -> usize {
     }
     at
 }
-
-/// Whether a word, in lower case, says nothing by itself.
-pub(super) fn is_filler(word: &str) -> bool {
-    FILLERS.contains(&word) || word.len() == 1 && word.chars().all(char::is_alphabetic)
-}
-
-/// Words an answer neither begins nor ends with; English, and the short ones of languages near it.
-#[rustfmt::skip]
-const FILLERS: &[&str] = &[
-    "the", "and", "for", "are", "but", "not", "you", "all", "can", "had", "her", "was", "one", "our", "out", "has",
-    "him", "his", "how", "its", "may", "now", "see", "who", "did", "get", "let", "put", "say", "she", "too", "use",
-    "any", "few", "got", "own", "off", "per", "via", "this", "that", "with", "from", "were", "have", "been", "they",
-    "them", "their", "there", "these", "those", "then", "than", "what", "when", "where", "which", "while", "whose",
-    "will", "would", "could", "should", "shall", "might", "must", "does", "done", "being", "into", "onto", "over",
-    "under", "upon", "about", "after", "before", "between", "through", "during", "within", "without", "because",
-    "since", "until", "although", "though", "however", "also", "only", "very", "much", "many", "more", "most",
-    "some", "such", "each", "every", "both", "either", "neither", "other", "another", "same", "here", "just", "even",
-    "ever", "never", "often", "usually", "including", "included", "called", "known", "became", "become", "made",
-    "make", "makes", "used", "using", "based", "along", "among", "across", "around", "against", "toward", "towards",
-    "it", "in", "on", "at", "of", "to", "by", "as", "an", "a", "is", "be", "or", "if", "so", "no", "he", "we", "us",
-    "les", "des", "une", "est", "sur", "par", "dans", "pour", "avec", "der", "die", "das", "dem", "den", "und", "ein",
-    "eine", "mit", "von", "auf", "ist", "los", "las", "del", "una", "uno", "con", "por", "que", "como", "para", "não",
-    "gli", "nel", "dei", "della", "het", "een", "van", "voor",
-];
-
-#[rustfmt::skip]
-const CLAUSAL: &[&str] = &[
-    "is", "are", "was", "were", "be", "been", "has", "have", "had", "will", "would", "can", "could", "may", "might",
-    "must", "should", "does", "did", "which", "that", "who", "whose", "when", "where", "while", "because", "since",
-    "until", "although", "though", "but", "if", "it", "they", "he", "she", "we", "you", "there",
-];
-
-/// Verbs that are hardly ever anything else.
-#[rustfmt::skip]
-const PRESENT: &[&str] = &[
-    "allows", "appears", "becomes", "begins", "belongs", "brings", "comes", "consists", "contains", "creates", "depends",
-    "describes", "develops", "enables", "exists", "gives", "goes", "grows", "happens", "helps", "includes", "involves",
-    "keeps", "lies", "occurs", "performs", "prevents", "produces", "protects", "provides", "receives", "refers",
-    "remains", "represents", "requires", "says", "seems", "separates", "serves", "takes", "tells", "tends", "wants",
-    "writes",
-];
-
-#[rustfmt::skip]
-const PAST: &[&str] = &[
-    "ate", "began", "bore", "bought", "broke", "brought", "built", "came", "caught", "chose", "cut", "drew", "drove",
-    "fell", "felt", "flew", "fought", "found", "gave", "grew", "held", "kept", "knew", "laid", "lay", "led", "left",
-    "lost", "meant", "met", "paid", "put", "ran", "rose", "said", "sang", "sat", "saw", "sent", "set", "shot", "spent",
-    "spoke", "stood", "taught", "thought", "threw", "told", "took", "went", "won", "wore", "wrote",
-];
-
-/// What the object of a verb before it begins with, and seldom what follows a noun.
-const OBJECT_STARTS: &[&str] = &[
-    "the", "a", "an", "its", "his", "her", "their", "it", "him", "them", "this", "these", "those", "another",
-    "many",
-];
-
-/// A noun comes after these, or words that describe one.
-#[rustfmt::skip]
-const NOUN_FOLLOWS: &[&str] = &[
-    "the", "a", "an", "its", "his", "her", "their", "this", "these", "those", "some", "many", "most", "other", "all",
-    "such", "few", "in", "on", "at", "of", "to", "by", "for", "from", "with", "as", "between", "under", "over", "into",
-];
 
 #[cfg(test)]
 mod tests {
@@ -532,22 +287,6 @@ mod tests {
         check("the tower of Paris is 330 metres tall", &["Paris", "330"]);
         check("plants need water", &["plants", "water"]);
         check("it is so", &[]);
-    }
-
-    #[test]
-    fn forms() {
-        let check = |text: &str, expected: Form| assert_eq!(Form::of(text), expected, "{text}");
-        check("1889", Form::Number);
-        check("5,500,000", Form::Number);
-        check("60%", Form::Number);
-        check("13 million", Form::Quantity);
-        check("5月", Form::Quantity);
-        check("12.", Form::Quantity);
-        check("Paris", Form::Name);
-        check("Élan", Form::Name);
-        check("water", Form::Phrase);
-        check("東京", Form::Plain);
-        check("", Form::Plain);
     }
 
     proptest! {

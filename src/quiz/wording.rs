@@ -1,7 +1,7 @@
 //! Texts compared as a reader would: without case, width, spaces and punctuation.
 
 use super::script::{Script, is_unspaced};
-use super::span::is_filler;
+use super::word::is_filler;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use unicode_normalization::UnicodeNormalization;
