@@ -100,6 +100,8 @@ fn choose_statements(mut item: ItemPlan) -> ItemPlan {
         let question = &fold_spaces(source.sentence_text(*idx));
         let words = question.split(' ').count();
         words <= MAX_STATEMENT_WORDS
+            // "[citation needed]"
+            && !question.contains('[')
             && flaws(&Shown { kind, question, answer: "true", distractors: &[] }).is_empty()
     };
     if kind == ItemKind::TrueFalse && candidates.iter().any(reads_alone) {

@@ -338,36 +338,12 @@ const BEFORE_NUMBERS: &[&str] = &[
 ];
 
 /// Words that point back to another sentence when they open one.
+#[rustfmt::skip]
 const POINTS_BACK: &[&str] = &[
-    "it",
-    "its",
-    "this",
-    "that",
-    "these",
-    "those",
-    "they",
-    "their",
-    "he",
-    "his",
-    "she",
-    "her",
-    "such",
-    "however",
-    "therefore",
-    "thus",
-    "then",
-    "also",
-    "but",
-    "and",
-    "or",
-    "so",
-    "hence",
-    "moreover",
-    "furthermore",
-    "here",
-    "another",
-    "others",
-    "both",
+    "it", "its", "this", "that", "these", "those", "they", "their", "he", "his", "she", "her", "such", "however",
+    "therefore", "thus", "then", "also", "but", "and", "or", "so", "hence", "moreover", "furthermore", "here",
+    "another", "others", "both", "instead", "similarly", "otherwise", "nevertheless", "nonetheless", "meanwhile",
+    "afterwards", "consequently", "accordingly", "conversely", "likewise", "additionally", "finally", "yet",
 ];
 const POINTS_BACK_JAPANESE: &[&str] = &[
     "これ",
