@@ -22,6 +22,8 @@ const MAX_SPAN_WORDS: usize = 5;
 const MAX_PHRASE_WORDS: usize = 3;
 /// A run of an unspaced script longer than this is several words, and we cannot tell which.
 const MAX_UNSPACED_WORD: usize = 8;
+/// A number goes on with these.
+const SCALES: [&str; 5] = ["thousand", "million", "billion", "trillion", "percent"];
 /// Keeps the grammar of one sentence small.
 const MAX_SPANS: usize = 160;
 
@@ -118,9 +120,12 @@ fn is_cut_short(sentence: &str, words: &[Word], range: Range<usize>) -> bool {
         return ends_with_verb;
     };
     let next_is_noun = match last.form {
+        Form::Phrase if SCALES.contains(&text(last)) => false,
         Form::Phrase => matches!(next.form, Form::Phrase | Form::Name) && !is_plural(text(last)),
         Form::Name => next.form == Form::Phrase && describes(text(last)),
-        Form::Number | Form::Quantity | Form::Plain => false,
+        // "500" of "500 million people".
+        Form::Number => SCALES.contains(&text(next)),
+        Form::Quantity | Form::Plain => false,
     };
     ends_with_verb || next_is_noun && !continues(text(next))
 }
@@ -217,6 +222,7 @@ mod tests {
         check("In 1889 the tower opened.", &["1889", "tower"], &["tower opened"]);
         check("Each town elects one member.", &["member"], &[]);
         check("It cost seven hundred.", &["seven hundred"], &[]);
+        check("Some 500 million people live there.", &["500 million"], &["500"]);
     }
 
     #[test]
