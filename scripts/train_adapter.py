@@ -160,32 +160,34 @@ class Model(torch.nn.Module):
         powers = torch.arange(0, config.head_dim, 2).float() / config.head_dim
         angles = batch.positions[:, None, :, None].float() / config.rope_base**powers
         cos, sin = (torch.cat((wave, wave), -1) for wave in (angles.cos(), angles.sin()))
+        mask = batch.mask.expand(-1, config.heads, -1, -1).flatten(0, 1)
         x = F.embedding(batch.tokens, self.embedding)
         for layer in self.layers:
             norms = [getattr(layer, part) for part in NORMS]
             linears = [getattr(layer, part.rsplit(".", 1)[-1]).matrices() for part in LINEARS]
-            x = layer_of(x, cos, sin, batch.mask, norms, linears, (config.heads, config.kv_heads, config.epsilon))
+            x = layer_of(x, cos, sin, mask, norms, linears, (config.heads, config.kv_heads, config.epsilon))
         x = normed(x.flatten(0, 1)[batch.predicts], self.norm, config.epsilon)
         return F.linear(x, self.embedding)
 
 
 def layer_of(x, cos, sin, mask, norms, linears, sizes):
-    """One layer as a function of its weights, so that it is compiled once for all of them."""
+    """One layer as a function of its weights. Everything large stays bfloat16: on a CPU, what is not a matrix
+    product is limited by memory."""
     (heads, kv_heads, epsilon), (batch, length, width) = sizes, x.shape
     q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj = linears
     in_heads = lambda y, count: y.view(batch, length, count, width // heads).transpose(1, 2)
     h = normed(x, norms[0], epsilon)
-    q = rotated(in_heads(adapted(h, *q_proj), heads), cos, sin)
+    q = rotated(in_heads(adapted(h, *q_proj), heads) * (width // heads) ** -0.5, cos, sin)
     k = rotated(in_heads(adapted(h, *k_proj), kv_heads), cos, sin)
     v = in_heads(adapted(h, *v_proj), kv_heads)
     k, v = (y.repeat_interleave(heads // kv_heads, dim=1) for y in (k, v))
-    # Spelt out: compiled, it goes backward four times as fast as the fused kernel does on a CPU.
-    scores = (q @ k.transpose(-1, -2)).float() * (width // heads) ** -0.5 + mask
-    y = torch.softmax(scores, -1).to(v.dtype) @ v
+    # Spelt out, the mask as what the product is added to: the fused kernel goes backward slowly on a CPU.
+    q, k, v = (y.flatten(0, 1) for y in (q, k, v))
+    scores = torch.baddbmm(mask, q, k.transpose(-1, -2))
+    y = (torch.softmax(scores, -1) @ v).view(batch, heads, length, -1)
     x = x + adapted(y.transpose(1, 2).reshape(batch, length, width), *o_proj)
     h = normed(x, norms[1], epsilon)
-    gate, up = adapted(h, *gate_proj).float(), adapted(h, *up_proj).float()
-    return x + adapted((F.silu(gate) * up).to(x.dtype), *down_proj)
+    return x + adapted(F.silu(adapted(h, *gate_proj)) * adapted(h, *up_proj), *down_proj)
 
 
 def adapted(x, weight, a, b):
@@ -287,7 +289,7 @@ def batch_of(rows):
             place += len(ids)
     sees = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
     sees &= torch.ones(length, length, dtype=torch.bool).tril()
-    mask = torch.zeros(len(rows), 1, length, length).masked_fill(~sees[:, None], -1e9)
+    mask = torch.zeros(len(rows), 1, length, length, dtype=torch.bfloat16).masked_fill(~sees[:, None], -1e9)
     return Batch(tokens, positions, mask, torch.tensor(predicts), torch.tensor(targets), torch.tensor(weights))
 
 
@@ -305,6 +307,7 @@ def batches_of(rows, max_tokens, shuffle):
             batch.append(row)
         made.append(batch)
     # A batch of one row would be compiled for once more.
+    # What is left of a window may be one row, too few for a step of its own.
     made = [batch for batch in made if len(batch) > 1]
     shuffle.shuffle(made)
     return made
@@ -367,14 +370,11 @@ def train(worker, arguments):
 
     On few cores that others use too, threads that wait for each other within every operation cost
     several times what workers do that wait for each other once a step."""
-    global layer_of
     torch.set_num_threads(1)
     torch.manual_seed(arguments.seed)
     if arguments.workers > 1:
         store = torch.distributed.FileStore(str(arguments.work / "store"), arguments.workers)
         torch.distributed.init_process_group("gloo", store=store, rank=worker, world_size=arguments.workers)
-    if arguments.compile:
-        layer_of = torch.compile(layer_of, dynamic=True)
     started, is_first = time.monotonic(), worker == 0
     log = lambda text: print(f"{time.monotonic() - started:7.0f} s  {text}", flush=True) if is_first else None
     manifest = tomllib.loads((arguments.model / "manifest.toml").read_text())
@@ -489,7 +489,6 @@ def main():
     parser.add_argument("--trivia", type=int, default=2000, help="trivia questions among the rows")
     parser.add_argument("--seed", type=int, default=20240607)
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
-    parser.add_argument("--compile", action="store_true", help="compile the layers; faster after some minutes")
     arguments = parser.parse_args()
 
     arguments.work.mkdir(parents=True, exist_ok=True)
