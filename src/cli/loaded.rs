@@ -9,13 +9,14 @@ use crate::backend::{
 use crate::config::{CheckSettings, ModelSettings, Origin, OrtForm};
 use crate::embedding::{Embedder, EmbeddingError};
 use crate::engine::{Engine, EngineOptions};
-use crate::generation::Generator;
+use crate::generation::{Generator, TextSide};
 use crate::library::Library;
 use crate::metrics::Metrics;
 use crate::model::{Model, QuizTexts};
 use crate::quiz::{PromptTemplates, QuizService};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -41,8 +42,14 @@ impl Loaded {
         let embedder = chosen_embedder(checks, settings)?;
         let name = &settings.model.value;
         let model = open_model(settings)?;
-        let backend = backend::open(&settings.backend.value, &model, &open_options(settings))
-            .with_context(|| format!("the model {name} cannot be run"))?;
+        // Neither needs the other, and a start is no longer than the longer of them.
+        let (text, backend) = std::thread::scope(|scope| {
+            let text = scope.spawn(|| TextSide::open(&model, model.graph.vocab_size()));
+            let backend = backend::open(&settings.backend.value, &model, &open_options(settings));
+            (text.join().unwrap_or_else(|panic| resume_unwind(panic)), backend)
+        });
+        let backend = backend.with_context(|| format!("the model {name} cannot be run"))?;
+        let text = text.with_context(|| format!("the text side of the model {name} cannot be used"))?;
 
         let simulated = backend.limits().simulated;
         let metrics = match simulated {
@@ -58,8 +65,7 @@ impl Loaded {
         };
         let engine = Engine::start(backend, engine_options, Arc::clone(&metrics));
         let limits = engine.limits().clone();
-        let generator = Generator::new(&model, engine)
-            .with_context(|| format!("the text side of the model {name} cannot be used"))?;
+        let generator = Generator::with_text(text, engine);
         let mut quizzes = QuizService::new(generator.clone(), Arc::clone(&metrics));
         if let Some(library) = &library {
             quizzes = quizzes.with_library(library.clone());

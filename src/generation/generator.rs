@@ -14,26 +14,46 @@ pub struct Generator {
 }
 
 struct Inner {
+    text: TextSide,
+    engine: Engine,
+}
+
+/// What a model has to do with text. It takes as long to open as weights do, and needs none of them, so that both
+/// can be opened side by side.
+pub struct TextSide {
     model_name: String,
     tokenizer: Arc<Tokenizer>,
     template: ChatTemplate,
     grammars: GrammarCompiler,
-    engine: Engine,
+}
+
+impl TextSide {
+    /// `vocab_size` is the length of the rows of logits.
+    ///
+    /// # Errors
+    /// [`TextError::Unusable`]: the model's tokenizer or chat template cannot be used.
+    pub fn open(model: &Model, vocab_size: usize) -> Result<Self, TextError> {
+        let tokenizer = Arc::new(Tokenizer::open(model)?);
+        let template = ChatTemplate::open(model)?;
+        let grammars = GrammarCompiler::new(Arc::clone(&tokenizer), vocab_size)?;
+        Ok(Self { model_name: model.name.clone(), tokenizer, template, grammars })
+    }
 }
 
 impl Generator {
     /// # Errors
-    /// [`TextError::Unusable`]: the model's tokenizer or chat template cannot be used.
+    /// As [`TextSide::open`].
     pub fn new(model: &Model, engine: Engine) -> Result<Self, TextError> {
-        let tokenizer = Arc::new(Tokenizer::open(model)?);
-        let template = ChatTemplate::open(model)?;
-        let grammars = GrammarCompiler::new(Arc::clone(&tokenizer), engine.limits().vocab_size)?;
-        let model_name = model.name.clone();
-        Ok(Self { inner: Arc::new(Inner { model_name, tokenizer, template, grammars, engine }) })
+        Ok(Self::with_text(TextSide::open(model, engine.limits().vocab_size)?, engine))
+    }
+
+    /// With the text side of the engine's model.
+    pub fn with_text(text: TextSide, engine: Engine) -> Self {
+        Self { inner: Arc::new(Inner { text, engine }) }
     }
 
     pub fn model_name(&self) -> &str {
-        &self.inner.model_name
+        &self.inner.text.model_name
     }
 
     pub fn engine(&self) -> &Engine {
@@ -41,12 +61,12 @@ impl Generator {
     }
 
     pub fn tokenizer(&self) -> &Tokenizer {
-        &self.inner.tokenizer
+        &self.inner.text.tokenizer
     }
 
     /// Tokens `text` takes, as plain text.
     pub fn count_tokens(&self, text: &str) -> usize {
-        self.inner.tokenizer.encode_plain(text).len()
+        self.inner.text.tokenizer.encode_plain(text).len()
     }
 
     /// Starts a reply. Tokenising and compiling a grammar happen off the async threads.
@@ -79,8 +99,8 @@ impl Inner {
             Prompt::Chat(messages) => self.chat_prompt(messages)?,
             Prompt::Tokens(tokens) => self.known_tokens(tokens, "prompt")?,
         };
-        prompt.extend(self.tokenizer.encode_plain(&request.before));
-        let given = self.tokenizer.encode_plain(&request.text);
+        prompt.extend(self.text.tokenizer.encode_plain(&request.before));
+        let given = self.text.tokenizer.encode_plain(&request.text);
         if given.is_empty() {
             return Err(GenerateError::Invalid {
                 param: "text",
@@ -104,10 +124,11 @@ impl Inner {
         };
         let prompt_tokens = prompt.len();
         let max_new_tokens = self.budget(prompt_tokens, request.max_new_tokens)?;
-        let grammar = request.grammar.map(|spec| self.grammars.compile(&spec, max_new_tokens)).transpose()?;
+        let grammar =
+            request.grammar.map(|spec| self.text.grammars.compile(&spec, max_new_tokens)).transpose()?;
         let mut stop_tokens = self.known_tokens(request.stop_token_ids, "stop_token_ids")?;
         if !request.ignore_eos {
-            stop_tokens.extend_from_slice(self.tokenizer.end_tokens());
+            stop_tokens.extend_from_slice(self.text.tokenizer.end_tokens());
         }
         let tokens = self.engine.submit(SequenceRequest {
             prompt,
@@ -117,7 +138,13 @@ impl Inner {
             given: Vec::new(),
             stop_tokens: stop_tokens.clone(),
         })?;
-        Ok(TextStream::new(prompt_tokens, tokens, Arc::clone(&self.tokenizer), stop_tokens, request.stop))
+        Ok(TextStream::new(
+            prompt_tokens,
+            tokens,
+            Arc::clone(&self.text.tokenizer),
+            stop_tokens,
+            request.stop,
+        ))
     }
 
     fn chat_prompt(&self, mut messages: Vec<ChatMessage>) -> Result<Vec<TokenId>, GenerateError> {
@@ -125,16 +152,17 @@ impl Inner {
             self.disarm(&mut message.content);
         }
         let prompt = self
+            .text
             .template
             .render(&messages)
             .map_err(|error| GenerateError::Invalid { param: "messages", message: error.to_string() })?;
-        Ok(self.tokenizer.encode(&prompt))
+        Ok(self.text.tokenizer.encode(&prompt))
     }
 
     /// What a message says is data: `<|im_end|>` in a pasted text must not end the turn. A space after
     /// its first character keeps it readable and makes it plain text.
     fn disarm(&self, content: &mut String) {
-        for special in self.tokenizer.special_texts().filter(|special| !special.is_empty()) {
+        for special in self.text.tokenizer.special_texts().filter(|special| !special.is_empty()) {
             if content.contains(special) {
                 let head = special.chars().next().map_or(0, char::len_utf8);
                 let disarmed = format!("{} {}", &special[..head], &special[head..]);

@@ -10,7 +10,7 @@ mod stop;
 mod stream;
 mod weigh;
 
-pub use generator::Generator;
+pub use generator::{Generator, TextSide};
 pub use stream::TextStream;
 pub use weigh::{Likelihood, WeighRequest};
 
