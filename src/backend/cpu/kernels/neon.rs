@@ -1,6 +1,7 @@
 //! Sixteen lanes in four registers: NEON with dot products (Armv8.2: Graviton2 and later, Apple M1 and later).
 
 #![expect(unsafe_code, reason = "instructions that the CPU must have")]
+#![expect(unused_unsafe, reason = "`each!` says that its instructions are present within what says so, too")]
 
 use super::simd::{HalfBits, Kernel, LANES, Simd};
 use std::arch::{aarch64::*, asm, is_aarch64_feature_detected};

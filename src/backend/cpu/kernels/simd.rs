@@ -79,6 +79,7 @@ pub(in crate::backend::cpu) trait Simd: Copy {
 
 /// Where the sums of [`Simd::dot`] begin if they are never converted: the bits of this float plus a whole
 /// number are the bits of the float that is larger by it.
+#[cfg(target_arch = "x86_64")]
 pub(super) const DOTS_OFFSET: f32 = 12_582_912.0;
 
 /// A number as it lies in memory.
