@@ -1,14 +1,14 @@
 use super::ending::Ending;
 use super::schema;
 use super::search::{Effort, speculate};
-use super::vocabulary::Vocabulary;
+use super::vocabulary::{self, Vocabulary};
 use super::{Grammar, GrammarError, GrammarSpec};
 use crate::text::{TextError, TokenId, Tokenizer};
 use llguidance::api::{GrammarWithLexer, ParserLimits, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{InferenceCapabilities, TokEnv, TokenizerEnv};
 use llguidance::{ParserFactory, TokenParser, regex_to_lark};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Longest regular expression or Lark grammar, in bytes.
 const MAX_GRAMMAR_BYTES: usize = 1_000_000;
@@ -26,51 +26,39 @@ const NO_SPECIAL_TOKENS: &str = "special tokens are not supported";
 
 /// Compiles grammars for one vocabulary; one a model, shared by all requests.
 pub struct GrammarCompiler {
+    // A quarter of a start's work, and chats need none of it: built when the first grammar comes.
+    parts: LazyLock<anyhow::Result<Parts>, BuildParts>,
+}
+
+type BuildParts = Box<dyn FnOnce() -> anyhow::Result<Parts> + Send>;
+
+struct Parts {
     vocabulary: Arc<Vocabulary>,
     factory: ParserFactory,
 }
 
 impl GrammarCompiler {
-    /// `vocab_size` is the length of the model's logits rows.
+    /// `vocab_size` is the length of the model's logits rows. The first grammar takes a tenth of a second more.
     ///
     /// # Errors
     /// [`TextError::Unusable`]: the vocabulary has no token that ends a reply, or is larger than the
     /// model's logits or than grammars can handle.
     pub fn new(tokenizer: Arc<Tokenizer>, vocab_size: usize) -> Result<Self, TextError> {
-        let token_bytes = (0..tokenizer.vocab_size() as TokenId)
-            .map(|id| if tokenizer.is_special(id) { Vec::new() } else { tokenizer.token_bytes(id).to_vec() })
-            .collect();
-        let end_tokens = tokenizer.end_tokens().to_vec();
-        let encode = Box::new(move |text: &str| tokenizer.encode_plain(text));
-        Self::with_vocabulary(Vocabulary::new(token_bytes, &end_tokens, encode, vocab_size)?)
+        fn token_bytes(tokenizer: &Tokenizer) -> impl ExactSizeIterator<Item = &[u8]> {
+            let bytes_of = |id| if tokenizer.is_special(id) { &[] } else { tokenizer.token_bytes(id) };
+            (0..tokenizer.vocab_size() as TokenId).map(bytes_of)
+        }
+        vocabulary::check(token_bytes(&tokenizer), tokenizer.end_tokens(), vocab_size)?;
+        Ok(Self::of(move || {
+            let token_bytes = token_bytes(&tokenizer).map(<[u8]>::to_vec).collect();
+            let end_tokens = tokenizer.end_tokens().to_vec();
+            let encode = Box::new(move |text: &str| tokenizer.encode_plain(text));
+            Vocabulary::new(token_bytes, &end_tokens, encode, vocab_size)
+        }))
     }
 
-    pub(super) fn with_vocabulary(vocabulary: Vocabulary) -> Result<Self, TextError> {
-        let vocabulary = Arc::new(vocabulary);
-        let environment: TokEnv = vocabulary.clone();
-        let capabilities =
-            InferenceCapabilities { ff_tokens: vocabulary.tokenize_is_canonical(), ..Default::default() };
-        let mut factory = ParserFactory::new(&environment, capabilities, &SlicedBiasComputer::json_slices())
-            .map_err(|error| TextError::Unusable {
-                part: "vocabulary",
-                model: "this model for grammars".to_owned(),
-                reason: first_line(&error),
-            })?;
-        factory.quiet();
-        // Grammars come from clients, so work and memory are bounded: a state takes 1-2 kB, the fuel
-        // below about 20 ms to compile and at the very most 70 ms a mask (measured by llguidance's
-        // authors). Its default of 200,000 a mask is too little for an item of a quiz in Thai.
-        *factory.limits_mut() = ParserLimits {
-            max_items_in_row: 2_000,
-            initial_lexer_fuel: 1_000_000,
-            step_lexer_fuel: 1_000_000,
-            step_max_items: 50_000,
-            max_lexer_states: 50_000,
-            max_grammar_size: 200_000,
-            precompute_large_lexemes: true,
-            verbose_errors: false,
-        };
-        Ok(Self { vocabulary, factory })
+    pub(super) fn of(vocabulary: impl FnOnce() -> Vocabulary + Send + 'static) -> Self {
+        Self { parts: LazyLock::new(Box::new(|| Parts::new(vocabulary()))) }
     }
 
     /// Takes milliseconds: call it off the async threads.
@@ -90,6 +78,41 @@ impl GrammarCompiler {
     }
 
     fn compile_here(&self, spec: &GrammarSpec, budget: usize) -> Result<Grammar, GrammarError> {
+        match &*self.parts {
+            Ok(parts) => parts.compile(spec, budget),
+            Err(error) => Err(GrammarError::unsupported(format!(
+                "llguidance cannot use the model's vocabulary: {}",
+                first_line(error)
+            ))),
+        }
+    }
+}
+
+impl Parts {
+    fn new(vocabulary: Vocabulary) -> anyhow::Result<Self> {
+        let vocabulary = Arc::new(vocabulary);
+        let environment: TokEnv = vocabulary.clone();
+        let capabilities =
+            InferenceCapabilities { ff_tokens: vocabulary.tokenize_is_canonical(), ..Default::default() };
+        let mut factory = ParserFactory::new(&environment, capabilities, &SlicedBiasComputer::json_slices())?;
+        factory.quiet();
+        // Grammars come from clients, so work and memory are bounded: a state takes 1-2 kB, the fuel
+        // below about 20 ms to compile and at the very most 70 ms a mask (measured by llguidance's
+        // authors). Its default of 200,000 a mask is too little for an item of a quiz in Thai.
+        *factory.limits_mut() = ParserLimits {
+            max_items_in_row: 2_000,
+            initial_lexer_fuel: 1_000_000,
+            step_lexer_fuel: 1_000_000,
+            step_max_items: 50_000,
+            max_lexer_states: 50_000,
+            max_grammar_size: 200_000,
+            precompute_large_lexemes: true,
+            verbose_errors: false,
+        };
+        Ok(Self { vocabulary, factory })
+    }
+
+    fn compile(&self, spec: &GrammarSpec, budget: usize) -> Result<Grammar, GrammarError> {
         let document = match spec {
             GrammarSpec::JsonSchema(schema) => GrammarWithLexer::from_json_schema(schema::prepare(schema)?),
             GrammarSpec::JsonObject => {

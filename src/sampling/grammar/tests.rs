@@ -58,8 +58,7 @@ fn compiler() -> GrammarCompiler {
         }
         tokens
     };
-    let vocabulary = Vocabulary::new(token_bytes, &[END], Box::new(encode), 320).expect("a sound vocabulary");
-    GrammarCompiler::with_vocabulary(vocabulary).expect("a sound vocabulary")
+    GrammarCompiler::of(|| Vocabulary::new(token_bytes, &[END], Box::new(encode), 320))
 }
 
 /// How a model without judgement chooses among the tokens allowed.

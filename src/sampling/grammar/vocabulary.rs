@@ -27,54 +27,70 @@ pub(super) struct Vocabulary {
     mask_words: usize,
 }
 
+/// Whether grammars can write with the tokens that have these bytes, none for special ones; `logits_len` is the
+/// length of the model's rows of logits.
+///
+/// # Errors
+/// [`TextError::Unusable`]: no token ends a reply, or there are more than the model scores or a trie holds.
+pub(super) fn check<'a>(
+    token_bytes: impl ExactSizeIterator<Item = &'a [u8]>,
+    end_tokens: &[TokenId],
+    logits_len: usize,
+) -> Result<(), TextError> {
+    let unusable = |reason: String| TextError::Unusable {
+        part: "vocabulary",
+        model: "this model for grammars".to_owned(),
+        reason,
+    };
+    let n_tokens = token_bytes.len();
+    if logits_len < n_tokens {
+        return Err(unusable(format!("it has {n_tokens} tokens, the model scores {logits_len}")));
+    }
+    if end_tokens.is_empty() || end_tokens.iter().any(|&id| id as usize >= n_tokens) {
+        return Err(unusable("no token of it ends a reply".to_owned()));
+    }
+    let spelled = token_bytes.enumerate().filter(|(id, bytes)| is_spelled(*id, bytes, end_tokens));
+    let total: usize = spelled.map(|(_, bytes)| bytes.len()).sum();
+    if total == 0 || total > MAX_VOCABULARY_BYTES {
+        return Err(unusable(format!("its tokens are {total} bytes together")));
+    }
+    Ok(())
+}
+
+/// Whether a grammar may write the token.
+fn is_spelled(id: usize, bytes: &[u8], end_tokens: &[TokenId]) -> bool {
+    // 0xFF is never part of UTF-8; llguidance marks special tokens with it.
+    bytes.len() <= MAX_TOKEN_BYTES
+        && !bytes.contains(&TokTrie::SPECIAL_TOKEN_MARKER)
+        && !end_tokens.contains(&(id as TokenId))
+}
+
 impl Vocabulary {
-    /// `token_bytes[id]` is what a token stands for, empty for special tokens; `logits_len` the
-    /// length of the model's rows of logits.
+    /// Of what has passed [`check`].
     pub(super) fn new(
         mut token_bytes: Vec<Vec<u8>>,
         end_tokens: &[TokenId],
         encode: Encode,
         logits_len: usize,
-    ) -> Result<Self, TextError> {
-        let unusable = |reason: String| TextError::Unusable {
-            part: "vocabulary",
-            model: "this model for grammars".to_owned(),
-            reason,
-        };
-        let n_tokens = token_bytes.len();
-        if logits_len < n_tokens {
-            return Err(unusable(format!("it has {n_tokens} tokens, the model scores {logits_len}")));
-        }
-        if end_tokens.is_empty() || end_tokens.iter().any(|&id| id as usize >= n_tokens) {
-            return Err(unusable("no token of it ends a reply".to_owned()));
-        }
-        for bytes in &mut token_bytes {
-            // 0xFF is never part of UTF-8; llguidance marks special tokens with it.
-            if bytes.len() > MAX_TOKEN_BYTES || bytes.contains(&TokTrie::SPECIAL_TOKEN_MARKER) {
+    ) -> Self {
+        for (id, bytes) in token_bytes.iter_mut().enumerate() {
+            if !is_spelled(id, bytes, end_tokens) {
                 bytes.clear();
             }
         }
-        for &id in end_tokens {
-            token_bytes[id as usize].clear();
-        }
-        let total: usize = token_bytes.iter().map(Vec::len).sum();
-        if total == 0 || total > MAX_VOCABULARY_BYTES {
-            return Err(unusable(format!("its tokens are {total} bytes together")));
-        }
-
         let spelling = Spelling::new(&token_bytes);
         let canonical = spells_back(&encode, &token_bytes);
         token_bytes.push(Vec::new()); // `document_end`
         // Ends of replies are ours to handle: llguidance shall know of none.
         let info = TokRxInfo::new(token_bytes.len() as u32, INVALID_TOKEN);
-        Ok(Self {
+        Self {
             trie: TokTrie::from(&info, &token_bytes),
             spelling,
             encode,
             canonical,
             end_tokens: end_tokens.to_vec(),
             mask_words: logits_len.div_ceil(u32::BITS as usize),
-        })
+        }
     }
 
     /// Stands for "the document is complete" at the end of every grammar; the model has no such token.
