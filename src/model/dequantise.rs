@@ -4,10 +4,6 @@
 
 use super::TensorType;
 use half::{bf16, f16};
-use rayon::prelude::*;
-
-/// Blocks one task of the thread pool decodes; any number large enough to hide the cost of a task.
-const BLOCKS_PER_TASK: usize = 4096;
 
 /// Decodes whole blocks of `tensor_type` from `bytes`.
 ///
@@ -35,22 +31,15 @@ pub(super) fn dequantise(tensor_type: TensorType, bytes: &[u8], values: &mut [f3
 fn each<const BYTES: usize, const LEN: usize>(
     bytes: &[u8],
     values: &mut [f32],
-    decode: impl Fn(&[u8; BYTES], &mut [f32; LEN]) + Sync,
+    decode: impl Fn(&[u8; BYTES], &mut [f32; LEN]),
 ) {
     let (blocks, bytes_left) = bytes.as_chunks::<BYTES>();
     let (values, values_left) = values.as_chunks_mut::<LEN>();
     assert!(bytes_left.is_empty() && values_left.is_empty(), "whole blocks");
     assert_eq!(blocks.len(), values.len(), "as many blocks in as out");
-    let decode_all = |(blocks, values): (&[[u8; BYTES]], &mut [[f32; LEN]])| {
-        for (block, values) in blocks.iter().zip(values) {
-            decode(block, values);
-        }
-    };
-    if blocks.len() <= BLOCKS_PER_TASK {
-        // A row of an embedding, in every step: no thread is woken for it.
-        return decode_all((blocks, values));
+    for (block, values) in blocks.iter().zip(values) {
+        decode(block, values);
     }
-    blocks.par_chunks(BLOCKS_PER_TASK).zip(values.par_chunks_mut(BLOCKS_PER_TASK)).for_each(decode_all);
 }
 
 fn half(bytes: [u8; 2]) -> f32 {

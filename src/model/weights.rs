@@ -53,27 +53,34 @@ impl Update {
 
     /// Adds its part to whole rows of the matrix, from `first` on.
     fn add_to(&self, first: usize, columns: usize, values: &mut [f32]) {
+        /// Values whose sums stay in registers from the first product to the last.
+        const TILE: usize = 32;
         let rank = self.a.len() / columns;
-        let coefficients = self.b[first * rank..].par_chunks_exact(rank);
-        values.par_chunks_exact_mut(columns).zip(coefficients).for_each(|(row, coefficients)| {
-            // Four at a time, which takes the row from memory a fourth as often; added in the same order.
-            let (fours, rest) = coefficients.as_chunks::<4>();
-            let (a_of_fours, a_of_rest) = self.a.split_at(4 * fours.len() * columns);
-            for (&[c0, c1, c2, c3], a) in fours.iter().zip(a_of_fours.chunks_exact(4 * columns)) {
-                let (a01, a23) = a.split_at(2 * columns);
-                let ((a0, a1), (a2, a3)) = (a01.split_at(columns), a23.split_at(columns));
-                for ((((value, a0), a1), a2), a3) in row.iter_mut().zip(a0).zip(a1).zip(a2).zip(a3) {
-                    *value = *value + c0 * a0 + c1 * a1 + c2 * a2 + c3 * a3;
+        let coefficients = self.b[first * rank..].chunks_exact(rank);
+        for (row, coefficients) in values.chunks_exact_mut(columns).zip(coefficients) {
+            let products = || coefficients.iter().zip(self.a.chunks_exact(columns));
+            let (tiles, rest) = row.as_chunks_mut::<TILE>();
+            for (idx, tile) in tiles.iter_mut().enumerate() {
+                let mut sums = *tile;
+                for (coefficient, a) in products() {
+                    for (sum, a) in sums.iter_mut().zip(&a.as_chunks::<TILE>().0[idx]) {
+                        *sum += coefficient * a;
+                    }
                 }
+                *tile = sums;
             }
-            for (coefficient, a) in rest.iter().zip(a_of_rest.chunks_exact(columns)) {
-                for (value, a) in row.iter_mut().zip(a) {
+            for (coefficient, a) in products() {
+                for (value, a) in rest.iter_mut().zip(a.as_chunks::<TILE>().1) {
                     *value += coefficient * a;
                 }
             }
-        });
+        }
     }
 }
+
+/// Values that one task of the thread pool decodes: enough to hide the cost of a task, few enough to be in its
+/// core's cache for what is done to them next.
+const VALUES_PER_TASK: usize = 1 << 14;
 
 impl StoredTensor {
     /// The tensors of a safetensors file that have these names and shapes, by name.
@@ -134,8 +141,24 @@ impl StoredTensor {
         assert!(self.block_type().is_some(), "`{}` holds floats", self.name);
         match self.updates.is_empty() {
             true => Cow::Borrowed(self.bytes_in_file()),
-            false => Cow::Owned(q8_0(&self.to_f32())),
+            false => Cow::Owned(self.merged_blocks()),
         }
+    }
+
+    fn merged_blocks(&self) -> Vec<u8> {
+        let (row_len, rows) = (self.row_len(), self.rows_per_task());
+        let row_bytes = row_len / TensorType::Q8_0.block_len() * TensorType::Q8_0.block_bytes();
+        let mut blocks = vec![0; self.elements() / row_len * row_bytes];
+        let of_rows = blocks.par_chunks_mut(rows * row_bytes).enumerate();
+        of_rows.for_each_init(
+            || vec![0.0; rows * row_len],
+            |values, (idx, blocks)| {
+                let values = &mut values[..blocks.len() / row_bytes * row_len];
+                self.decode_rows(idx * rows, values);
+                q8_0(values, blocks);
+            },
+        );
+        blocks
     }
 
     fn bytes_in_file(&self) -> &[u8] {
@@ -159,7 +182,17 @@ impl StoredTensor {
     /// # Panics
     /// If there are not that many, or `values` is not whole rows.
     pub fn read_rows(&self, first: usize, values: &mut [f32]) {
-        let row_len = *self.shape.last().expect("a tensor has a dimension");
+        let (row_len, rows) = (self.row_len(), self.rows_per_task());
+        if values.len() <= rows * row_len {
+            // A row of an embedding, in every step: no thread is woken for it.
+            return self.decode_rows(first, values);
+        }
+        let of_rows = values.par_chunks_mut(rows * row_len).enumerate();
+        of_rows.for_each(|(idx, values)| self.decode_rows(first + idx * rows, values));
+    }
+
+    fn decode_rows(&self, first: usize, values: &mut [f32]) {
+        let row_len = self.row_len();
         assert!(values.len().is_multiple_of(row_len), "whole rows");
         let byte_len = |values: usize| values / self.tensor_type.block_len() * self.tensor_type.block_bytes();
         let bytes = &self.bytes_in_file()[byte_len(first * row_len)..][..byte_len(values.len())];
@@ -167,6 +200,14 @@ impl StoredTensor {
         for update in &self.updates {
             update.add_to(first, row_len, values);
         }
+    }
+
+    fn row_len(&self) -> usize {
+        *self.shape.last().expect("a tensor has a dimension")
+    }
+
+    fn rows_per_task(&self) -> usize {
+        (VALUES_PER_TASK / self.row_len().max(1)).max(1)
     }
 }
 
@@ -267,3 +308,47 @@ impl TensorFiles {
 
 /// Divisors of the rotary frequencies, one for each pair; how GGUF writes Llama 3's rope scaling.
 pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::quantise::q8_0;
+
+    /// More values than a task takes, the last task of fewer rows.
+    #[test]
+    fn merged_rows_are_the_whole_at_once() {
+        const ROWS: usize = 401;
+        const COLUMNS: usize = 96;
+        const RANK: usize = 3;
+        let numbers = |len: usize, step: usize| -> Vec<f32> {
+            (0..len).map(|idx| ((idx * step) % 255) as f32 / 100.0 - 1.27).collect()
+        };
+        let (base, a, b) =
+            (numbers(ROWS * COLUMNS, 7), numbers(RANK * COLUMNS, 11), numbers(ROWS * RANK, 13));
+        let mut blocks = vec![0; base.len() / 32 * 34];
+        q8_0(&base, &mut blocks);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &blocks).unwrap();
+        let mut tensor = StoredTensor {
+            file: MappedFile::open(file.path()).unwrap(),
+            name: "weight".to_owned(),
+            tensor_type: TensorType::Q8_0,
+            shape: vec![ROWS, COLUMNS],
+            range: 0..blocks.len(),
+            updates: Vec::new(),
+        };
+        let mut expected = tensor.to_f32();
+        tensor.updates.push(Update::new(a.clone().into(), b.clone().into()));
+        for (row, values) in expected.chunks_exact_mut(COLUMNS).enumerate() {
+            for rank in 0..RANK {
+                for (value, a) in values.iter_mut().zip(&a[rank * COLUMNS..]) {
+                    *value += b[row * RANK + rank] * a;
+                }
+            }
+        }
+        assert_eq!(tensor.to_f32(), expected);
+        let mut expected_blocks = vec![0; blocks.len()];
+        q8_0(&expected, &mut expected_blocks);
+        assert_eq!(*tensor.blocks(), expected_blocks);
+    }
+}
