@@ -38,17 +38,21 @@ pub(super) fn check_alone(draft: &Draft, brief: &Brief<'_>) -> Result<Vec<Check>
         check(Check::Grounded, is_grounded(draft, brief.kind, source, evidence), RejectReason::NotGrounded)?;
     }
     let asks = is_statement || brief.language.code() != "en" || asks_in_english(&draft.question);
-    check(Check::ReadableQuestion, asks && is_readable(&draft.question), RejectReason::UnreadableQuestion)?;
+    // A statement reads as the sentence of the source does that it is.
+    let is_quoted = is_statement && brief.evidence.is_some();
+    let reads = is_quoted || is_readable(&draft.question);
+    check(Check::ReadableQuestion, asks && reads, RejectReason::UnreadableQuestion)?;
     check(Check::Language, is_in_language(draft, brief.language), RejectReason::WrongLanguage)?;
     let options = || draft.distractors.iter().chain([&draft.answer]);
     let prompt_free = !has_prompt_text(draft, brief.subject, brief.evidence.map(|(_, evidence)| evidence))
         && (is_statement || !options().any(|option| is_placeholder(option)));
     check(Check::NoPromptText, prompt_free, RejectReason::PromptText)?;
     if is_choice {
+        let clash = clash_of_options(draft);
         check(
             Check::DistinctOptions,
-            options_are_distinct(draft),
-            RejectReason::Flawed(Flaw::DuplicateOptions),
+            clash.is_none(),
+            RejectReason::Flawed(clash.unwrap_or(Flaw::DuplicateOptions)),
         )?;
         check(Check::UniformOptions, options_are_uniform(draft), RejectReason::Flawed(Flaw::UnevenOptions))?;
     }
@@ -171,15 +175,28 @@ fn is_placeholder(option: &str) -> bool {
     plain.is_empty() || numbered || lettered || PLACEHOLDERS.contains(&plain.as_str())
 }
 
-/// The options differ in more than case, spaces and punctuation, and none is another with an article.
-fn options_are_distinct(draft: &Draft) -> bool {
+/// The options differ in more than case, spaces, punctuation and an article, and no wrong one is the key with more
+/// words or fewer, which would be as right: "San Jose, CA" beside "San Jose".
+fn clash_of_options(draft: &Draft) -> Option<Flaw> {
     let bare = |option: &String| {
-        let words = words(option);
+        let mut words = words(option);
         let articles = words.iter().take_while(|word| matches!(word.as_str(), "the" | "a" | "an")).count();
-        if articles < words.len() { words[articles..].concat() } else { words.concat() }
+        if articles < words.len() {
+            words.drain(..articles);
+        }
+        words
     };
-    let options: Vec<String> = draft.distractors.iter().chain([&draft.answer]).map(bare).collect();
-    (1..options.len()).all(|idx| !options[..idx].contains(&options[idx]))
+    let key = bare(&draft.answer);
+    let others: Vec<Vec<String>> = draft.distractors.iter().map(bare).collect();
+    let joined: Vec<String> = others.iter().chain([&key]).map(|words| words.concat()).collect();
+    let holds = |whole: &[String], part: &[String]| whole.windows(part.len().max(1)).any(|run| run == part);
+    if (1..joined.len()).any(|idx| joined[..idx].contains(&joined[idx])) {
+        Some(Flaw::DuplicateOptions)
+    } else if others.iter().any(|other| holds(other, &key) || holds(&key, other)) {
+        Some(Flaw::OverlappingOptions)
+    } else {
+        None
+    }
 }
 
 /// The options are all numbers, all numbers with a unit, all capitalised, all not.
@@ -353,6 +370,9 @@ mod tests {
         check("C", ["C++", "C#", "Cobol"], None);
         check("1889", ["1789", "1900", "1,889"], Some(Flawed(Flaw::DuplicateOptions)));
         check("1.5", ["15", "150", "1500"], None);
+        check("San Jose", ["Edison", "San Jose, CA", "Paris"], Some(Flawed(Flaw::OverlappingOptions)));
+        check("The South Rhine", ["Danube", "Rhine", "Elbe"], Some(Flawed(Flaw::OverlappingOptions)));
+        check("Rhine", ["North Elbe", "South Elbe", "Elbe"], None);
         check("Paris", ["London", "Madrid", "1889"], Some(Flawed(Flaw::UnevenOptions)));
         check("Paris", ["London", "a small town", "Rome"], Some(Flawed(Flaw::UnevenOptions)));
         check("1889", ["1789", "1900 or so", "1901"], Some(Flawed(Flaw::UnevenOptions)));

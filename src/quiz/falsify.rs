@@ -1,6 +1,6 @@
 //! What makes a sentence false: one of its numbers, names or words, and what may stand in its place. What may
 //! be written there is held so tightly that the sentence still reads like one: a number of the same length,
-//! another name of the same passage, the opposite of a word; without those "is not" for "is", and only then
+//! another name of the same passage after the same word, the opposite of a word; without those "is not" for "is", and only then
 //! words of the model's own.
 
 use super::form::Form;
@@ -39,8 +39,8 @@ const MAX_SUBSTITUTES: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Name {
     text: String,
-    /// "the" stands before it.
-    has_article: bool,
+    /// What stands before it: "in", "by the". What stands after the same says the same kind of thing, mostly.
+    before: String,
 }
 
 /// Names and words of a passage's sentences that may stand in another's place.
@@ -57,16 +57,21 @@ pub(super) fn names<'a>(sentences: impl Iterator<Item = &'a str>) -> Vec<Name> {
             };
             let text = sentence[bytes.clone()].to_owned();
             if is_name && !names.iter().any(|known| known.text == text) {
-                names.push(Name { text, has_article: has_article(sentence, bytes.start) });
+                names.push(Name { text, before: before(sentence, bytes.start) });
             }
         }
     }
     names
 }
 
-fn has_article(sentence: &str, start: usize) -> bool {
-    let before = sentence[..start].trim_end();
-    before.ends_with(" the") || before == "the" || before == "The"
+/// The word before a place in a sentence, and the one before that if it is "the"; in small letters.
+fn before(sentence: &str, start: usize) -> String {
+    let mut words = sentence[..start].trim_end().rsplit(' ');
+    let last = words.next().unwrap_or_default().to_lowercase();
+    match (last.as_str(), words.next()) {
+        ("the", Some(word)) => format!("{} the", word.to_lowercase()),
+        _ => last,
+    }
 }
 
 /// Where and how to make a sentence false; `None` where nothing in it can be changed. Numbers before
@@ -98,6 +103,11 @@ pub(super) fn change(sentence: &str, names: &[Name], language: &Language) -> Opt
 }
 
 impl Change {
+    /// Whether nobody doubts that the sentence is false: a name may stand for the one it replaces.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.substitute, Substitute::Number(_) | Substitute::Opposite(_))
+    }
+
     /// Whether the sentence will read like one, and be false, whatever is chosen.
     pub(super) fn is_sure(&self) -> bool {
         !matches!(self.substitute, Substitute::Free(_))
@@ -162,7 +172,9 @@ fn denial(sentence: &str) -> Option<Change> {
     let idx = found().find(|idx| !is_aside(*idx)).or_else(|| found().next())?;
     let (start, word) = words[idx];
     let denied = if word == "can" { "cannot".to_owned() } else { format!("{word} not") };
-    Some(Change { bytes: start..start + word.len(), substitute: Substitute::Denial(denied) })
+    // What is not so is not so too: "is also", "is not".
+    let also = if next(idx) == "also" { " also".len() } else { 0 };
+    Some(Change { bytes: start..start + word.len() + also, substitute: Substitute::Denial(denied) })
 }
 
 fn change_of(sentence: &str, span: &Span, names: &[Name]) -> Change {
@@ -175,12 +187,12 @@ fn change_of(sentence: &str, span: &Span, names: &[Name]) -> Change {
             substitute: Substitute::Number(regex),
         };
     }
-    let has_article = has_article(sentence, span.bytes.start);
+    let before = before(sentence, span.bytes.start);
     let fits = |name: &&Name| {
         Form::of(&name.text) == span.form
             && !contains(sentence, &name.text)
             && !are_related(&name.text, original)
-            && (name.has_article == has_article || span.form == Form::Plain)
+            && (name.before == before || span.form == Form::Plain)
     };
     let others: Vec<String> = match span.form {
         Form::Name if !stands_alone(sentence, &span.bytes) => Vec::new(),
@@ -265,12 +277,17 @@ mod tests {
         let one_of = |text, names: &[&str]| {
             Some((text, Substitute::OneOf(names.iter().map(|&name| name.to_owned()).collect())))
         };
-        let passage = ["Later Hugo met Victor Hugo, the EU and Eiffel in London.", "Towers rose in Lyon."];
+        let passage =
+            ["Later Hugo met Victor Hugo, the EU and Eiffel by Nice.", "Towers by Jean Nouvel rose."];
         check(
-            "The tower of Gustave Eiffel rose.",
+            "Its tower is by Gustave Eiffel.",
             &passage,
-            one_of("Gustave Eiffel", &["Victor Hugo", "London", "Lyon"]),
+            one_of("Gustave Eiffel", &["Nice", "Jean Nouvel"]),
         );
+        // After another word it would be another kind of thing.
+        check("The tower of Gustave Eiffel was tall.", &passage, {
+            Some(("was", Substitute::Denial("was not".to_owned())))
+        });
         check(
             "He left the European Union.",
             &["So the EU left the Vatican in Rome."],
@@ -304,6 +321,7 @@ mod tests {
         check("The cycle of Rankine was his.", &["In Rankine water boils."], denied("was", "was not"));
         check("The men who were there can sing.", &[], denied("can", "cannot"));
         check("The town has been rebuilt.", &[], denied("has", "has not"));
+        check("The principle is also recognised.", &[], denied("is also", "is not"));
     }
 
     #[test]

@@ -207,6 +207,8 @@ impl Rules {
 
 /// What a JSON string may not hold unescaped, and what shows as nothing.
 const NOT_TEXT: &str = r#""\\\x00-\x1f\x7f-\xa0"#;
+/// Nor an answer or a wrong one: what would be left open.
+const BRACKETS: &str = r"\[\]{}<>";
 /// How a sentence begins: a digit, a capital, or any character beyond ASCII.
 const SENTENCE_START: &str = r"[0-9A-Z\xa1-\x{10ffff}]";
 /// The letters that begin the forms. Each is a part of what [`Form::of`] takes for its form.
@@ -236,11 +238,11 @@ fn form_regex(form: Form) -> String {
         Form::Number => r"[0-9]{1,9}(?:[.,][0-9]{1,6}){0,3}%?".to_owned(),
         Form::Quantity => {
             let unit = format!("[{CAPITALS}{SMALL_LETTERS}{UNCASED_LETTERS}]");
-            format!("[0-9]{{1,9}} ?{unit}[^{NOT_TEXT}]{{0,28}}")
+            format!("[0-9]{{1,9}} ?{unit}[^{NOT_TEXT}{BRACKETS}]{{0,28}}")
         }
-        Form::Name => format!("[{CAPITALS}][^{NOT_TEXT}]{{1,47}}"),
-        Form::Phrase => format!("[{SMALL_LETTERS}][^{NOT_TEXT}]{{1,47}}"),
-        Form::Plain => format!("[{UNCASED_LETTERS}][^{NOT_TEXT}]{{0,39}}"),
+        Form::Name => format!("[{CAPITALS}][^{NOT_TEXT}{BRACKETS}]{{1,47}}"),
+        Form::Phrase => format!("[{SMALL_LETTERS}][^{NOT_TEXT}{BRACKETS}]{{1,47}}"),
+        Form::Plain => format!("[{UNCASED_LETTERS}][^{NOT_TEXT}{BRACKETS}]{{0,39}}"),
     }
 }
 

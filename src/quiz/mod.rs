@@ -26,6 +26,7 @@ mod service;
 mod source;
 mod span;
 mod spec;
+mod statements;
 mod word;
 pub(crate) mod wording;
 mod writer;

@@ -1,7 +1,6 @@
 //! Who asks about what: the items of a quiz spread over its texts before any is written, so that no two
 //! rest on one sentence while there are enough, and whatever a text's length every prompt fits.
 
-use super::flaws::{Shown, flaws};
 use super::grammar::json_inner;
 use super::ground::{Excerpt, Ground};
 use super::history::Asked;
@@ -10,7 +9,7 @@ use super::prompt::{About, ItemPrompt};
 use super::prompt_templates::PromptTemplates;
 use super::seed::{Purpose, derive};
 use super::spec::{ItemKind, QuizSpec};
-use super::wording::fold_spaces;
+use super::statements::choose_statements;
 use crate::library::{Library, LibraryError};
 use std::ops::Range;
 use std::sync::Arc;
@@ -50,8 +49,6 @@ pub(super) struct Capacity<'a> {
 const WRITTEN_TOKENS: usize = 256;
 /// What the shortest item takes beside its evidence, roughly: a budget near it makes for short questions.
 const SHORTEST_ITEM_TOKENS: usize = 48;
-/// A longer statement is hard to hold in mind.
-const MAX_STATEMENT_WORDS: usize = 30;
 /// What a chat template adds to its messages.
 const TEMPLATE_TOKENS: usize = 48;
 /// What JSON adds to a sentence quoted in it.
@@ -73,11 +70,12 @@ impl QuizPlan {
         let grounds = Ground::of_items(&spec, library)?;
         let items = kinds.into_iter().zip(truths).zip(grounds);
         let mut items: Vec<ItemPlan> = items
-            .map(|((kind, truth), ground)| {
-                let item = choose_statements(ItemPlan { kind, truth, ground, max_new_tokens: 0 });
-                set_budget(item, &spec, capacity)
-            })
+            .map(|((kind, truth), ground)| ItemPlan { kind, truth, ground, max_new_tokens: 0 })
             .collect();
+        choose_statements(&mut items, &spec.language);
+        for item in &mut items {
+            set_budget(item, &spec, capacity);
+        }
         // The same room for all, so that the items of a passage are shown the same part of it.
         let taken = items.iter().map(|item| item.max_new_tokens + instruction_tokens(item, &spec, capacity));
         let room = capacity.context_len.saturating_sub(taken.max().unwrap_or(0));
@@ -92,30 +90,12 @@ impl QuizPlan {
     }
 }
 
-/// Of a statement's sentences those that read well alone, if there are some: a statement is its sentence.
-fn choose_statements(mut item: ItemPlan) -> ItemPlan {
-    let kind = item.kind;
-    let Ground::Text(Excerpt { source, candidates, .. }) = &mut item.ground else { return item };
-    let reads_alone = |idx: &usize| {
-        let question = &fold_spaces(source.sentence_text(*idx));
-        let words = question.split(' ').count();
-        words <= MAX_STATEMENT_WORDS
-            // "[citation needed]"
-            && !question.contains('[')
-            && flaws(&Shown { kind, question, answer: "true", distractors: &[] }).is_empty()
-    };
-    if kind == ItemKind::TrueFalse && candidates.iter().any(reads_alone) {
-        candidates.retain(reads_alone);
-    }
-    item
-}
-
 /// Sets the item's budget, and keeps the candidates that leave room in it.
-fn set_budget(mut item: ItemPlan, spec: &QuizSpec, capacity: &Capacity<'_>) -> ItemPlan {
+fn set_budget(item: &mut ItemPlan, spec: &QuizSpec, capacity: &Capacity<'_>) {
     let at_most = capacity.context_len / 2;
     let Ground::Text(Excerpt { source, candidates, .. }) = &mut item.ground else {
         item.max_new_tokens = spec.max_item_tokens.unwrap_or(WRITTEN_TOKENS.min(at_most));
-        return item;
+        return;
     };
     let times_quoted = if item.kind == ItemKind::TrueFalse { 2 } else { 1 };
     let quoted = |idx: usize| {
@@ -131,7 +111,6 @@ fn set_budget(mut item: ItemPlan, spec: &QuizSpec, capacity: &Capacity<'_>) -> I
     }
     let longest = candidates.iter().map(|idx| quoted(*idx)).max().unwrap_or(0);
     item.max_new_tokens = spec.max_item_tokens.unwrap_or((longest + WRITTEN_TOKENS).min(at_most));
-    item
 }
 
 fn instruction_tokens(item: &ItemPlan, spec: &QuizSpec, capacity: &Capacity<'_>) -> usize {
