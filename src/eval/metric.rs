@@ -4,7 +4,7 @@
 use super::candidate::Candidate;
 use super::known::Nearest;
 use super::reader::Reading;
-use super::words::best_f1;
+use super::words::answer_f1;
 use crate::quiz::wording::{contains, likeness, plain};
 use crate::quiz::{Flaw, ItemKind, applicable, flaws};
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 pub enum Metric {
     /// The item came at all, checked by the server.
     Valid,
-    /// Short answers: token F1 of the reader's answer, from question and passage, against the key.
+    /// Short answers: token F1 of the reader's answer, from question and passage, against the key; what it repeats
+    /// of the question does not count against it.
     RoundTrip,
     /// Choices: the reader picks the key whatever the order of the options, and no other option is the
     /// key again. True/false: it agrees.
@@ -127,7 +128,7 @@ pub fn score(item: &Candidate, reading: &Reading, seen: &Seen<'_>) -> (Scores, V
     let novel = share(seen.nearest.is_none_or(|nearest| nearest.likeness < COPIED));
     let (understood, metric, value) = match reading {
         Reading::Answer(text) => {
-            let f1 = best_f1(text, item.accepted.iter().map(String::as_str));
+            let f1 = answer_f1(&item.question, text, item.accepted.iter().map(String::as_str));
             (f1 >= ROUND_TRIP_PASSES, Metric::RoundTrip, f1)
         }
         Reading::Statement { .. } => {

@@ -1,5 +1,6 @@
 use super::bleu::{BleuCounts, bleu_of};
 use super::bootstrap::{Estimate, interval_of, mean_of};
+use super::candidate::ITEM_KINDS;
 use super::kendall::tau;
 use super::known::Nearest;
 use super::metric::{COPIED, Metric};
@@ -53,9 +54,23 @@ pub struct Report {
 #[derive(Clone, Debug, Serialize)]
 pub struct MetricRow {
     pub metric: Metric,
+    /// Of items of this kind alone: the model's and people's are not of each kind as often.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<ItemKind>,
     /// Over all items asked for that the metric applies to, those that did not come counting nothing.
     pub model: Option<Estimate>,
     pub human: Option<Estimate>,
+}
+
+impl MetricRow {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            None => self.metric.name(),
+            Some(ItemKind::MultipleChoice) => "  multiple choice",
+            Some(ItemKind::ShortAnswer) => "  short answer",
+            Some(ItemKind::TrueFalse) => "  true/false",
+        }
+    }
 }
 
 /// What the reader makes of people's statements, half of them falsified.
@@ -116,17 +131,22 @@ impl Novelty {
 
 impl Report {
     pub(super) fn new(setting: Setting, records: Vec<PassageRecord>) -> Self {
-        let of = |author: Author, metric: Metric| {
-            let items = records.iter().flat_map(|record| &record.items);
-            let values: Vec<f64> = items
-                .filter(|item| item.author == author)
-                .filter_map(|item| item.scores.get(metric))
-                .collect();
-            mean_of(&values, setting.options.seed)
+        let row = |metric: Metric, kind: Option<ItemKind>| {
+            let of = |author: Author| {
+                let items = records.iter().flat_map(|record| &record.items);
+                let values: Vec<f64> = items
+                    .filter(|item| item.author == author && kind.is_none_or(|kind| item.kind == kind))
+                    .filter_map(|item| item.scores.get(metric))
+                    .collect();
+                mean_of(&values, setting.options.seed)
+            };
+            MetricRow { metric, kind, model: of(Author::Model), human: of(Author::Human) }
         };
-        let row =
-            |metric| MetricRow { metric, model: of(Author::Model, metric), human: of(Author::Human, metric) };
-        let rows: Vec<MetricRow> = Metric::ALL.into_iter().map(row).collect();
+        let rows = Metric::ALL.into_iter().flat_map(|metric| {
+            let kinds = if metric == Metric::Usable { &ITEM_KINDS[..] } else { &[] };
+            std::iter::once(row(metric, None)).chain(kinds.iter().map(move |kind| row(metric, Some(*kind))))
+        });
+        let rows: Vec<MetricRow> = rows.collect();
         let model_items =
             || records.iter().flat_map(|record| &record.items).filter(|item| item.author == Author::Model);
         let mut rejected = BTreeMap::new();
@@ -163,7 +183,7 @@ impl Report {
         let Setting { model, backend, reader, set, .. } = &self.setting;
         let mut text = format!(
             "{model} on {backend}, read by {reader}, on the {set} set: {} of {} items came\n\n\
-             {:<16}{:>8}   {:<16}{:>5}   {:>8}   {:<16}\n",
+             {:<18}{:>7}   {:<16}{:>5}   {:>8}   {:<16}\n",
             self.delivered, self.asked, "", "model", "95 % interval", "n", "people", "95 % interval"
         );
         for row in &self.rows {
@@ -174,8 +194,8 @@ impl Report {
                 None => ("-".to_owned(), String::new(), String::new()),
             });
             let line = format!(
-                "{:<16}{:>8}   {:<16}{:>5}   {:>8}   {:<16}",
-                row.metric.name(),
+                "{:<18}{:>7}   {:<16}{:>5}   {:>8}   {:<16}",
+                row.name(),
                 model.0,
                 model.1,
                 model.2,
@@ -260,7 +280,7 @@ impl Report {
         }
         for (idx, row) in self.rows.iter().enumerate() {
             let y = 22.0 + idx as f64 * ROW;
-            let _ = write!(marks, "<text x=\"8\" y=\"{:.1}\">{}</text>", y + 8.0, row.metric.name());
+            let _ = write!(marks, "<text x=\"8\" y=\"{:.1}\">{}</text>", y + 8.0, row.name().trim_start());
             for (class, offset, estimate) in [("model", 0.0, row.model), ("people", 10.0, row.human)] {
                 let Some(Estimate { mean, low, high, .. }) = estimate else { continue };
                 let y = y + offset;

@@ -18,14 +18,13 @@ fn tokens(text: &str) -> Vec<String> {
 }
 
 /// Harmonic mean of the shares of `given` and of `wanted` that the other has.
-fn token_f1(given: &str, wanted: &str) -> f64 {
-    let (given, wanted) = (tokens(given), tokens(wanted));
+fn token_f1(given: &[String], wanted: &[String]) -> f64 {
     let mut counts: HashMap<&String, usize> = HashMap::new();
-    for token in &wanted {
+    for token in wanted {
         *counts.entry(token).or_default() += 1;
     }
     let mut shared = 0;
-    for token in &given {
+    for token in given {
         if let Some(count) = counts.get_mut(token).filter(|count| **count > 0) {
             *count -= 1;
             shared += 1;
@@ -34,9 +33,19 @@ fn token_f1(given: &str, wanted: &str) -> f64 {
     if shared == 0 { 0.0 } else { 2.0 * f64::from(shared) / (given.len() + wanted.len()) as f64 }
 }
 
-/// The best token F1 against any of the answers.
-pub(super) fn best_f1<'a>(given: &str, wanted: impl IntoIterator<Item = &'a str>) -> f64 {
-    wanted.into_iter().map(|wanted| token_f1(given, wanted)).fold(0.0, f64::max)
+/// The best token F1 of a reply to a question against any of the answers: of the whole, or of what it says that the
+/// question does not. A small reader asked for a year says "It was built in 1889".
+pub(super) fn answer_f1<'a>(question: &str, given: &str, answers: impl IntoIterator<Item = &'a str>) -> f64 {
+    let asked = tokens(question);
+    let beyond = |tokens: &[String]| -> Vec<String> {
+        tokens.iter().filter(|token| !asked.contains(token)).cloned().collect()
+    };
+    let given = tokens(given);
+    let f1 = |answer: &str| {
+        let answer = tokens(answer);
+        token_f1(&given, &answer).max(token_f1(&beyond(&given), &beyond(&answer)))
+    };
+    answers.into_iter().map(f1).fold(0.0, f64::max)
 }
 
 #[cfg(test)]
@@ -46,7 +55,8 @@ mod tests {
     #[test]
     fn f1() {
         let check = |given: &str, wanted: &str, expected: f64| {
-            assert!((token_f1(given, wanted) - expected).abs() < 1e-9, "{given} / {wanted}");
+            let f1 = token_f1(&tokens(given), &tokens(wanted));
+            assert!((f1 - expected).abs() < 1e-9, "{given} / {wanted}");
         };
         check("The Nile.", "nile", 1.0);
         check("the River Nile", "Nile", 2.0 / 3.0);
@@ -55,6 +65,18 @@ mod tests {
         check("The", "the", 1.0);
         check("new new york", "new york", 0.8);
         check("琵琶湖です", "琵琶湖", 0.75);
-        assert_eq!(best_f1("Gustave Eiffel", ["Eiffel", "Gustave Eiffel"]), 1.0);
+    }
+
+    #[test]
+    fn what_the_question_says_is_no_answer() {
+        let check = |given: &str, answers: &[&str], expected: f64| {
+            let f1 = answer_f1("Who built the Eiffel Tower?", given, answers.iter().copied());
+            assert!((f1 - expected).abs() < 1e-9, "{given} / {answers:?}");
+        };
+        check("Gustave Eiffel", &["Eiffel", "Gustave Eiffel"], 1.0);
+        check("The Eiffel Tower was built by Gustave Eiffel.", &["Gustave Eiffel"], 0.5);
+        check("Koechlin built the Eiffel Tower.", &["Koechlin"], 1.0);
+        check("Koechlin built the Eiffel Tower.", &["Gustave Eiffel"], 2.0 / 6.0);
+        check("The Eiffel Tower", &["Eiffel Tower"], 1.0);
     }
 }
