@@ -27,10 +27,10 @@ const NO_SPECIAL_TOKENS: &str = "special tokens are not supported";
 /// Compiles grammars for one vocabulary; one a model, shared by all requests.
 pub struct GrammarCompiler {
     // A quarter of a start's work, and chats need none of it: built when the first grammar comes.
-    parts: LazyLock<anyhow::Result<Parts>, BuildParts>,
+    parts: LazyLock<Parts, BuildParts>,
 }
 
-type BuildParts = Box<dyn FnOnce() -> anyhow::Result<Parts> + Send>;
+type BuildParts = Box<dyn FnOnce() -> Parts + Send>;
 
 struct Parts {
     vocabulary: Arc<Vocabulary>,
@@ -38,7 +38,7 @@ struct Parts {
 }
 
 impl GrammarCompiler {
-    /// `vocab_size` is the length of the model's logits rows. The first grammar takes a tenth of a second more.
+    /// `vocab_size` is the length of the model's logits rows.
     ///
     /// # Errors
     /// [`TextError::Unusable`]: the vocabulary has no token that ends a reply, or is larger than the
@@ -61,7 +61,7 @@ impl GrammarCompiler {
         Self { parts: LazyLock::new(Box::new(|| Parts::new(vocabulary()))) }
     }
 
-    /// Takes milliseconds: call it off the async threads.
+    /// Takes milliseconds, and the first time a tenth of a second: call it off the async threads.
     ///
     /// # Errors
     /// [`GrammarError`]: the grammar is invalid, unsupported, or cannot end within `max_new_tokens`.
@@ -78,23 +78,19 @@ impl GrammarCompiler {
     }
 
     fn compile_here(&self, spec: &GrammarSpec, budget: usize) -> Result<Grammar, GrammarError> {
-        match &*self.parts {
-            Ok(parts) => parts.compile(spec, budget),
-            Err(error) => Err(GrammarError::unsupported(format!(
-                "llguidance cannot use the model's vocabulary: {}",
-                first_line(error)
-            ))),
-        }
+        self.parts.compile(spec, budget)
     }
 }
 
 impl Parts {
-    fn new(vocabulary: Vocabulary) -> anyhow::Result<Self> {
+    fn new(vocabulary: Vocabulary) -> Self {
         let vocabulary = Arc::new(vocabulary);
         let environment: TokEnv = vocabulary.clone();
         let capabilities =
             InferenceCapabilities { ff_tokens: vocabulary.tokenize_is_canonical(), ..Default::default() };
-        let mut factory = ParserFactory::new(&environment, capabilities, &SlicedBiasComputer::json_slices())?;
+        let slices = SlicedBiasComputer::json_slices();
+        let mut factory = ParserFactory::new(&environment, capabilities, &slices)
+            .expect("llguidance's own expressions are sound, and nothing else can fail");
         factory.quiet();
         // Grammars come from clients, so work and memory are bounded: a state takes 1-2 kB, the fuel
         // below about 20 ms to compile and at the very most 70 ms a mask (measured by llguidance's
@@ -109,7 +105,7 @@ impl Parts {
             precompute_large_lexemes: true,
             verbose_errors: false,
         };
-        Ok(Self { vocabulary, factory })
+        Self { vocabulary, factory }
     }
 
     fn compile(&self, spec: &GrammarSpec, budget: usize) -> Result<Grammar, GrammarError> {

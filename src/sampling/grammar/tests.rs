@@ -61,6 +61,19 @@ fn compiler() -> GrammarCompiler {
     GrammarCompiler::of(|| Vocabulary::new(token_bytes, &[END], Box::new(encode), 320))
 }
 
+#[test]
+fn vocabularies_that_no_grammar_can_use() {
+    let check = |tokens: &[&[u8]], end_tokens: &[TokenId], logits_len: usize, expected: &str| {
+        let error = vocabulary::check(tokens.iter().copied(), end_tokens, logits_len).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    };
+    check(&[b"a", b"b"], &[1], 1, "it has 2 tokens, the model scores 1");
+    check(&[b"a", b"b"], &[], 2, "no token of it ends a reply");
+    check(&[b"a", b"b"], &[2], 2, "no token of it ends a reply");
+    check(&[b"", b"b", &[0xff]], &[1], 3, "its tokens are 0 bytes together");
+    assert!(vocabulary::check([&b"a"[..], b"b"].into_iter(), &[1], 2).is_ok());
+}
+
 /// How a model without judgement chooses among the tokens allowed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Chooser {
