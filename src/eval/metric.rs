@@ -5,7 +5,7 @@ use super::candidate::Candidate;
 use super::known::Nearest;
 use super::reader::Reading;
 use super::words::answer_f1;
-use crate::quiz::wording::{contains, likeness, plain};
+use crate::quiz::wording::{contains, likeness, names_stand_in, plain};
 use crate::quiz::{Flaw, ItemKind, applicable, flaws};
 use serde::{Deserialize, Serialize};
 
@@ -172,21 +172,7 @@ fn is_grounded(item: &Candidate, context: &str) -> bool {
     if item.kind == ItemKind::TrueFalse {
         return true;
     }
-    let telling = item.question.split_whitespace().skip(1).filter(|word| {
-        word.starts_with(|c: char| c.is_uppercase() || c.is_numeric()) && word.chars().count() > 1
-    });
-    let known = plain(context);
-    plain_contains(&known, &item.answer) && telling.into_iter().all(|word| plain_contains(&known, stem(word)))
-}
-
-fn plain_contains(plain_context: &str, text: &str) -> bool {
-    plain_context.contains(&plain(text))
-}
-
-/// "Newton's" stands for Newton.
-fn stem(word: &str) -> &str {
-    let word = word.trim_end_matches(|c: char| !c.is_alphanumeric());
-    word.strip_suffix("'s").or_else(|| word.strip_suffix("’s")).unwrap_or(word)
+    plain(context).contains(&plain(&item.answer)) && names_stand_in(&item.question, context)
 }
 
 fn leaks(item: &Candidate) -> bool {

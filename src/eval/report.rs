@@ -280,7 +280,8 @@ impl Report {
         }
         for (idx, row) in self.rows.iter().enumerate() {
             let y = 22.0 + idx as f64 * ROW;
-            let _ = write!(marks, "<text x=\"8\" y=\"{:.1}\">{}</text>", y + 8.0, row.name().trim_start());
+            let _ =
+                write!(marks, "<text x=\"8\" y=\"{:.1}\">{}</text>", y + 8.0, row.name().replace("  ", "… "));
             for (class, offset, estimate) in [("model", 0.0, row.model), ("people", 10.0, row.human)] {
                 let Some(Estimate { mean, low, high, .. }) = estimate else { continue };
                 let y = y + offset;

@@ -248,8 +248,8 @@ fn correction(draft: &Draft, evidence: &Evidence, language: &Language) -> Option
     };
     let (said, right) = (differing(&said), differing(&right));
     Some(match language.code() {
-        // A word more, "not", and nothing in its place.
-        "en" if right.is_empty() => format!("The source says: “{sentence}”"),
+        // A denial: what stands in the place of "not", if anything, says little.
+        "en" if right.is_empty() || said == "not" => format!("The source says: “{sentence}”"),
         "en" => format!("Not “{said}”: the source says “{right}”."),
         "ja" => format!("「{said}」ではなく「{right}」です。"),
         _ => format!("{said} → {right}"),
@@ -311,6 +311,12 @@ mod tests {
         let reply = serde_json::json!({"evidence": SOURCE, "answer": false, "question": SOURCE.replace("was", "was not")});
         let item = plan.item(0, 0, &reply.to_string()).unwrap();
         assert_eq!(item.explanation.unwrap(), format!("The source says: “{SOURCE}”"));
+        let evidence = Evidence { text: "It is also old.".to_owned(), start: 0, end: 15 };
+        let draft =
+            serde_json::json!({"evidence": evidence.text, "answer": false, "question": "It is not old."});
+        let draft = Draft::parse(ItemKind::TrueFalse, &draft.to_string()).unwrap();
+        let english = Language::parse("en").unwrap();
+        assert_eq!(correction(&draft, &evidence, &english).unwrap(), "The source says: “It is also old.”");
     }
 
     #[test]

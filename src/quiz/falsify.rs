@@ -1,7 +1,7 @@
 //! What makes a sentence false: one of its numbers, names or words, and what may stand in its place. What may
-//! be written there is held so tightly that the sentence still reads like one: a number of the same length,
-//! another name of the same passage after the same word, the opposite of a word; without those "is not" for "is", and only then
-//! words of the model's own.
+//! be written there is held so tightly that the sentence still reads like one: a number of the same length, another
+//! name of the same passage after the same word, the opposite of a word; without those "is not" for "is", and
+//! only then words of the model's own.
 
 use super::form::Form;
 use super::language::Language;
@@ -55,9 +55,10 @@ pub(super) fn names<'a>(sentences: impl Iterator<Item = &'a str>) -> Vec<Name> {
                 Form::Plain => true,
                 Form::Number | Form::Quantity | Form::Phrase => false,
             };
-            let text = sentence[bytes.clone()].to_owned();
-            if is_name && !names.iter().any(|known| known.text == text) {
-                names.push(Name { text, before: before(sentence, bytes.start) });
+            let name =
+                Name { text: sentence[bytes.clone()].to_owned(), before: before(sentence, bytes.start) };
+            if is_name && !names.contains(&name) {
+                names.push(name);
             }
         }
     }
@@ -66,10 +67,10 @@ pub(super) fn names<'a>(sentences: impl Iterator<Item = &'a str>) -> Vec<Name> {
 
 /// The word before a place in a sentence, and the one before that if it is "the"; in small letters.
 fn before(sentence: &str, start: usize) -> String {
-    let mut words = sentence[..start].trim_end().rsplit(' ');
-    let last = words.next().unwrap_or_default().to_lowercase();
-    match (last.as_str(), words.next()) {
-        ("the", Some(word)) => format!("{} the", word.to_lowercase()),
+    let mut words = sentence[..start].split_whitespace().rev().map(str::to_lowercase);
+    let last = words.next().unwrap_or_default();
+    match words.next() {
+        Some(word) if last == "the" => format!("{word} the"),
         _ => last,
     }
 }
@@ -78,8 +79,9 @@ fn before(sentence: &str, start: usize) -> String {
 /// names, and longer ones before shorter: numbers are easily wrong, long names easily told from others.
 /// Where no name can stand in another's place, an English sentence says the opposite or is denied.
 pub(super) fn change(sentence: &str, names: &[Name], language: &Language) -> Option<Change> {
-    let changes = replaceable_spans(sentence).into_iter().map(|span| change_of(sentence, &span, names));
     let is_english = language.code() == "en";
+    let change_of = |span| change_of(sentence, &span, names, is_english);
+    let changes = replaceable_spans(sentence).into_iter().map(change_of);
     let in_words = is_english.then(|| opposite(sentence).into_iter().chain(denial(sentence)));
     changes.chain(in_words.into_iter().flatten()).max_by_key(|change| {
         let text = &sentence[change.bytes.clone()];
@@ -103,7 +105,8 @@ pub(super) fn change(sentence: &str, names: &[Name], language: &Language) -> Opt
 }
 
 impl Change {
-    /// Whether nobody doubts that the sentence is false: a name may stand for the one it replaces.
+    /// Whether nobody doubts that the sentence is false, once they know: a name may be as right as the one it
+    /// replaces. Nor does it give itself away, as "not" does.
     pub(super) fn is_plain(&self) -> bool {
         matches!(self.substitute, Substitute::Number(_) | Substitute::Opposite(_))
     }
@@ -161,7 +164,8 @@ fn denial(sentence: &str) -> Option<Change> {
         let (word, next) = (words[idx].1, next(idx));
         let carries = AUXILIARIES.contains(&word)
             || PERFECT.contains(&word) && (next == "been" || next.ends_with("ed"));
-        carries && !next.is_empty() && next != "not"
+        let after = if next == "also" { words.get(idx + 2).map_or("", |(_, word)| *word) } else { next };
+        carries && !after.is_empty() && after != "not"
     };
     // In a clause of its own, "who was ...", it says less.
     let is_aside = |idx: usize| {
@@ -177,7 +181,8 @@ fn denial(sentence: &str) -> Option<Change> {
     Some(Change { bytes: start..start + word.len() + also, substitute: Substitute::Denial(denied) })
 }
 
-fn change_of(sentence: &str, span: &Span, names: &[Name]) -> Change {
+/// Where a sentence can be denied, a name is exchanged only for one that stands after the same word.
+fn change_of(sentence: &str, span: &Span, names: &[Name], can_be_denied: bool) -> Change {
     let original = &sentence[span.bytes.clone()];
     if matches!(span.form, Form::Number | Form::Quantity) {
         let (bytes, regex) = number(original);
@@ -192,15 +197,16 @@ fn change_of(sentence: &str, span: &Span, names: &[Name]) -> Change {
         Form::of(&name.text) == span.form
             && !contains(sentence, &name.text)
             && !are_related(&name.text, original)
-            && (name.before == before || span.form == Form::Plain)
+            && (name.before == before || !can_be_denied)
     };
-    let others: Vec<String> = match span.form {
-        Form::Name if !stands_alone(sentence, &span.bytes) => Vec::new(),
-        Form::Name | Form::Plain => {
-            names.iter().filter(fits).take(MAX_SUBSTITUTES).map(|name| name.text.clone()).collect()
+    let mut others: Vec<String> = Vec::new();
+    if span.form == Form::Plain || span.form == Form::Name && stands_alone(sentence, &span.bytes) {
+        for name in names.iter().filter(fits) {
+            if others.len() < MAX_SUBSTITUTES && !others.contains(&name.text) {
+                others.push(name.text.clone());
+            }
         }
-        Form::Number | Form::Quantity | Form::Phrase => Vec::new(),
-    };
+    }
     let substitute = if others.is_empty() { Substitute::Free(span.form) } else { Substitute::OneOf(others) };
     Change { bytes: span.bytes.clone(), substitute }
 }
@@ -322,6 +328,7 @@ mod tests {
         check("The men who were there can sing.", &[], denied("can", "cannot"));
         check("The town has been rebuilt.", &[], denied("has", "has not"));
         check("The principle is also recognised.", &[], denied("is also", "is not"));
+        check("It is also not used there and is old.", &[], denied("is", "is not"));
     }
 
     #[test]

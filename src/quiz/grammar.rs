@@ -62,13 +62,19 @@ impl ItemGrammar<'_> {
         if falsifies && self.candidates.iter().any(is_unspaced) {
             return self.candidates[..1].to_vec();
         }
-        // Where some can be made false by rule, the others are left alone.
-        let is_sure = |sentence: &&&str| {
-            let change = change(&fold_spaces(sentence), self.names, self.language);
-            change.is_some_and(|change| change.is_sure())
+        // Where some can be made false without a doubt, or else by rule, the others are left alone.
+        let that = |is_good: fn(&Change) -> bool| -> Vec<&str> {
+            let change = |sentence: &str| change(&fold_spaces(sentence), self.names, self.language);
+            let good = |sentence: &&&str| change(sentence).is_some_and(|change| is_good(&change));
+            self.candidates.iter().filter(good).copied().collect()
         };
-        let sure: Vec<&str> = self.candidates.iter().filter(is_sure).copied().collect();
-        if falsifies && !sure.is_empty() { sure } else { self.candidates.to_vec() }
+        match falsifies {
+            true => [that(Change::is_plain), that(Change::is_sure), self.candidates.to_vec()]
+                .into_iter()
+                .find(|sentences| !sentences.is_empty())
+                .unwrap_or_default(),
+            false => self.candidates.to_vec(),
+        }
     }
 
     fn item_from_memory(&self, rules: &mut Rules) -> String {

@@ -156,7 +156,7 @@ pub(super) fn continues(word: &str) -> bool {
 }
 
 /// Whether a word, in lower case, says nothing by itself.
-pub(super) fn is_filler(word: &str) -> bool {
+pub(crate) fn is_filler(word: &str) -> bool {
     FILLERS.contains(&word) || word.len() == 1 && word.chars().all(char::is_alphabetic)
 }
 

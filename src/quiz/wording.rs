@@ -1,7 +1,7 @@
 //! Texts compared as a reader would: without case, width, spaces and punctuation.
 
 use super::script::{Script, is_unspaced};
-use super::word::is_filler;
+pub(crate) use super::word::is_filler;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use unicode_normalization::UnicodeNormalization;
@@ -47,6 +47,20 @@ fn words_at_punctuation(text: &str) -> Vec<String> {
     let is_separator =
         |c: char| c.is_whitespace() || matches!(c, '-' | '\'' | '’' | '(' | ')' | '"' | '/' | '—' | '–');
     text.split(is_separator).map(plain).filter(|word| !word.is_empty()).collect()
+}
+
+/// Whether the names and numbers of a question, but for its first word, all stand in a text. Names are told by their
+/// capitals, as in English.
+pub(crate) fn names_stand_in(question: &str, text: &str) -> bool {
+    let known = plain(text);
+    question.split_whitespace().skip(1).all(|word| {
+        let name = word.trim_end_matches(|c: char| !c.is_alphanumeric());
+        // "Newton's" stands for Newton.
+        let name = name.strip_suffix("'s").or_else(|| name.strip_suffix("’s")).unwrap_or(name);
+        let is_name =
+            name.starts_with(|c: char| c.is_uppercase() || c.is_numeric()) && name.chars().count() > 1;
+        !is_name || known.contains(&plain(name))
+    })
 }
 
 /// How alike two texts are, from 0 to 1: the Jaccard index of their words, without those that say

@@ -297,7 +297,7 @@ async fn a_draft_that_repeats_gives_way_to_the_next_best() {
     const REPLIES: &[(&str, &str)] = &[
         ("Paris", "Where does the tower stand [P]?"),
         ("Paris", "Where does the tower stand [P]?"),
-        ("1889", "When was it opened to visitors of London [1]?"),
+        ("1889", "When was it opened to visitors of Paris [1]?"),
     ];
     let request = json!({"candidates": 3, "exclude": ["Where does the tower stand [P]?"]});
     let events = about_the_tower(REPLIES, request).await;
@@ -456,8 +456,8 @@ async fn written(service: &QuizService, more: serde_json::Value) -> (Vec<QuizIte
 
 const IN_OTHER_WORDS: &[ReplyAbout] = &[
     (0, "Paris", "Where does the tower stand [1 0 0]?"),
-    (1, "Paris", "Which capital holds that famous iron thing [0.8 0.6 0]?"),
-    (1, "1889", "When did workers finish all of it [0.8 0.6 0]?"),
+    (1, "Paris", "Which capital holds that famous iron thing [4 3 0]?"),
+    (1, "1889", "When did workers finish all of it [4 3 0]?"),
 ];
 
 #[tokio::test(start_paused = true)]
@@ -491,7 +491,7 @@ async fn a_fact_is_asked_once() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_excluded_is_so_in_other_words() {
-    let exclude = json!({"exclude": ["In which town is it [0.95 0.1 0]?"]});
+    let exclude = json!({"exclude": ["In which town is it [9 1 0]?"]});
     let (items, summary) = written(&service_by_meaning(IN_OTHER_WORDS), exclude).await;
     assert_eq!(items[0].question, IN_OTHER_WORDS[1].2);
     assert_eq!(summary.rejected, BTreeMap::from([(RejectReason::NearDuplicate, 1)]));
