@@ -306,7 +306,6 @@ def batches_of(rows, max_tokens, shuffle):
                 batch = []
             batch.append(row)
         made.append(batch)
-    # A batch of one row would be compiled for once more.
     # What is left of a window may be one row, too few for a step of its own.
     made = [batch for batch in made if len(batch) > 1]
     shuffle.shuffle(made)
