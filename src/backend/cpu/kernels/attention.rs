@@ -49,11 +49,16 @@ impl<E: Element> Kernel for Attend<'_, E> {
             let (these, others) = queries.split_at(together);
             let (to, rest) = output.split_at_mut(together * padded_dim);
             let cached = Cached { keys, values, padded_dim };
-            match together {
-                6 => attend::<S, E, 6, 2>(simd, these, cached, to),
-                3 => attend::<S, E, 3, 4>(simd, these, cached, to),
-                2 => attend::<S, E, 2, 4>(simd, these, cached, to),
-                _ => attend::<S, E, 1, 8>(simd, these, cached, to),
+            // Enough sums that none waits for another, and no more than there are registers for.
+            match (together, S::ROWS >= 8) {
+                (6, true) => attend::<S, E, 6, 2, 4>(simd, these, cached, to),
+                (6, false) => attend::<S, E, 6, 1, 1>(simd, these, cached, to),
+                (3, true) => attend::<S, E, 3, 4, 4>(simd, these, cached, to),
+                (3, false) => attend::<S, E, 3, 1, 1>(simd, these, cached, to),
+                (2, true) => attend::<S, E, 2, 4, 4>(simd, these, cached, to),
+                (2, false) => attend::<S, E, 2, 2, 2>(simd, these, cached, to),
+                (_, true) => attend::<S, E, 1, 8, 4>(simd, these, cached, to),
+                (_, false) => attend::<S, E, 1, 4, 4>(simd, these, cached, to),
             }
             (queries, output) = (others, rest);
         }
@@ -66,9 +71,9 @@ struct Cached<'a, E> {
     padded_dim: usize,
 }
 
-/// `QUERIES` queries, `BLOCKS` blocks of keys at a time: enough sums that none waits for another.
+/// `QUERIES` queries, `BLOCKS` blocks of keys or `VECTORS` vectors of the values at a time.
 #[inline(always)]
-fn attend<S: Simd, E: Element, const QUERIES: usize, const BLOCKS: usize>(
+fn attend<S: Simd, E: Element, const QUERIES: usize, const BLOCKS: usize, const VECTORS: usize>(
     simd: S,
     queries: &[Query<'_>],
     cached: Cached<'_, E>,
@@ -103,8 +108,8 @@ fn attend<S: Simd, E: Element, const QUERIES: usize, const BLOCKS: usize>(
         }
         let mut dim = 0;
         while dim < cached.padded_dim {
-            dim += if cached.padded_dim - dim >= 4 * LANES {
-                mix::<S, E, QUERIES, 4>(simd, &cached, first, dim, &weights, &seen, &factors, output)
+            dim += if cached.padded_dim - dim >= VECTORS * LANES {
+                mix::<S, E, QUERIES, VECTORS>(simd, &cached, first, dim, &weights, &seen, &factors, output)
             } else {
                 mix::<S, E, QUERIES, 1>(simd, &cached, first, dim, &weights, &seen, &factors, output)
             };
