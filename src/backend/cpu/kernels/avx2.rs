@@ -4,7 +4,7 @@
 #![expect(unsafe_code, reason = "instructions that the CPU must have")]
 
 use super::simd::{DOTS_OFFSET, HalfBits, Kernel, LANES, Simd};
-use std::arch::x86_64::*;
+use std::arch::{asm, x86_64::*};
 
 /// The proof that this CPU has the instructions, with `VNNI` those of AVX-VNNI too.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +47,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type Ints = [__m256i; 2];
     type Bytes = [__m256i; 2];
     const ROWS: usize = 4;
+    const DOTS_OF_BYTES: bool = VNNI;
 
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
@@ -232,9 +233,14 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         })
     }
 
+    // Without VNNI, sums of four bits are 32 of 16 bits, which eight times two products of four and seven bits do not
+    // leave: they are widened once a block. Those of more bits are 16 of 32 bits.
     #[inline(always)]
-    fn no_dots(self) -> [__m256i; 2] {
-        [present!(_mm256_set1_epi32(DOTS_OFFSET.to_bits() as i32)); 2]
+    fn no_dots<const BITS: u32>(self) -> [__m256i; 2] {
+        match VNNI {
+            true => [present!(_mm256_set1_epi32(DOTS_OFFSET.to_bits() as i32)); 2],
+            false => [present!(_mm256_setzero_si256()); 2],
+        }
     }
 
     #[inline(always)]
@@ -247,38 +253,45 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             ]);
         }
         // The instruction saturates at 16 bits, which two products of seven bits each do not reach.
-        if BITS < 8 {
-            return present!({
-                let ones = _mm256_set1_epi16(1);
-                let low = _mm256_madd_epi16(_mm256_maddubs_epi16(bytes[0], quad), ones);
-                let high = _mm256_madd_epi16(_mm256_maddubs_epi16(bytes[1], quad), ones);
-                [_mm256_add_epi32(sums[0], low), _mm256_add_epi32(sums[1], high)]
-            });
+        let pairs = present!([_mm256_maddubs_epi16(bytes[0], quad), _mm256_maddubs_epi16(bytes[1], quad)]);
+        if BITS <= 4 {
+            return present!([_mm256_add_epi16(sums[0], pairs[0]), _mm256_add_epi16(sums[1], pairs[1])]);
         }
-        let (low_bits, high_bits) = self.nibbles(bytes);
         present!({
-            let (ones, sixteens) = (_mm256_set1_epi16(1), _mm256_set1_epi16(16));
-            let low = _mm256_madd_epi16(_mm256_maddubs_epi16(low_bits[0], quad), ones);
-            let high = _mm256_madd_epi16(_mm256_maddubs_epi16(low_bits[1], quad), ones);
-            let low =
-                _mm256_add_epi32(low, _mm256_madd_epi16(_mm256_maddubs_epi16(high_bits[0], quad), sixteens));
-            let high =
-                _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_maddubs_epi16(high_bits[1], quad), sixteens));
-            [_mm256_add_epi32(sums[0], low), _mm256_add_epi32(sums[1], high)]
+            let ones = _mm256_set1_epi16(1);
+            let quads = [_mm256_madd_epi16(pairs[0], ones), _mm256_madd_epi16(pairs[1], ones)];
+            [_mm256_add_epi32(sums[0], quads[0]), _mm256_add_epi32(sums[1], quads[1])]
         })
     }
 
     #[inline(always)]
-    fn scale_dots(self, sums: [__m256i; 2], scale: [__m256; 2]) -> [__m256; 2] {
-        // The product with the offset has few enough bits to be exact.
-        let offset = self.mul(scale, self.splat(-DOTS_OFFSET));
-        let sums = present!([_mm256_castsi256_ps(sums[0]), _mm256_castsi256_ps(sums[1])]);
-        self.mul_add(sums, scale, offset)
+    fn scale_dots<const BITS: u32>(self, mut sums: [__m256i; 2], scale: [__m256; 2]) -> [__m256; 2] {
+        if VNNI {
+            // The product with the offset has few enough bits to be exact.
+            let offset = self.mul(scale, self.splat(-DOTS_OFFSET));
+            let sums = present!([_mm256_castsi256_ps(sums[0]), _mm256_castsi256_ps(sums[1])]);
+            return self.mul_add(sums, scale, offset);
+        }
+        present!({
+            if BITS <= 4 {
+                let ones = _mm256_set1_epi16(1);
+                sums = [_mm256_madd_epi16(sums[0], ones), _mm256_madd_epi16(sums[1], ones)];
+            }
+            self.mul([_mm256_cvtepi32_ps(sums[0]), _mm256_cvtepi32_ps(sums[1])], scale)
+        })
     }
 
     #[inline(always)]
-    fn in_order(self, sums: [__m256i; 2]) -> [__m256i; 2] {
-        sums
+    fn in_order(self, [low, high]: [__m256i; 2]) -> [__m256i; 2] {
+        /// No instruction, but one that the compiler keeps in its place.
+        #[inline]
+        #[target_feature(enable = "avx2")]
+        fn barrier(mut sums: __m256i) -> __m256i {
+            // SAFETY: it does nothing.
+            unsafe { asm!("/* {0} */", inout(ymm_reg) sums, options(nomem, nostack, preserves_flags)) };
+            sums
+        }
+        present!([barrier(low), barrier(high)])
     }
 }
 

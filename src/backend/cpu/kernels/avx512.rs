@@ -37,6 +37,7 @@ impl Simd for Avx512 {
     type Ints = __m512i;
     type Bytes = __m512i;
     const ROWS: usize = 8;
+    const DOTS_OF_BYTES: bool = true;
 
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c")]
@@ -176,7 +177,7 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn no_dots(self) -> __m512i {
+    fn no_dots<const BITS: u32>(self) -> __m512i {
         present!(_mm512_set1_epi32(DOTS_OFFSET.to_bits() as i32))
     }
 
@@ -187,7 +188,7 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn scale_dots(self, sums: __m512i, scale: __m512) -> __m512 {
+    fn scale_dots<const BITS: u32>(self, sums: __m512i, scale: __m512) -> __m512 {
         // The product with the offset has few enough bits to be exact.
         present!({
             let offset = _mm512_mul_ps(scale, _mm512_set1_ps(-DOTS_OFFSET));

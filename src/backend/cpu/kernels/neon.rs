@@ -58,6 +58,7 @@ impl Simd for Neon {
     type Ints = [int32x4_t; REGISTERS];
     type Bytes = [uint8x16_t; REGISTERS];
     const ROWS: usize = 4;
+    const DOTS_OF_BYTES: bool = true;
 
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "neon,dotprod")]
@@ -201,7 +202,7 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn no_dots(self) -> Self::Ints {
+    fn no_dots<const BITS: u32>(self) -> Self::Ints {
         [present!(vdupq_n_s32(0)); REGISTERS]
     }
 
@@ -223,7 +224,7 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn scale_dots(self, sums: Self::Ints, scale: Self::Floats) -> Self::Floats {
+    fn scale_dots<const BITS: u32>(self, sums: Self::Ints, scale: Self::Floats) -> Self::Floats {
         each!(I => vmulq_f32(vcvtq_f32_s32(sums[I]), scale[I]))
     }
 

@@ -12,6 +12,7 @@ impl Simd for Portable {
     type Ints = [i32; LANES];
     type Bytes = [u8; 4 * LANES];
     const ROWS: usize = 8;
+    const DOTS_OF_BYTES: bool = true;
 
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         kernel.run(self)
@@ -133,7 +134,7 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn no_dots(self) -> [i32; LANES] {
+    fn no_dots<const BITS: u32>(self) -> [i32; LANES] {
         [0; LANES]
     }
 
@@ -145,7 +146,7 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn scale_dots(self, sums: [i32; LANES], scale: [f32; LANES]) -> [f32; LANES] {
+    fn scale_dots<const BITS: u32>(self, sums: [i32; LANES], scale: [f32; LANES]) -> [f32; LANES] {
         from_fn(|lane| sums[lane] as f32 * scale[lane])
     }
 

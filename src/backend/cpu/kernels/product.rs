@@ -100,15 +100,22 @@ impl<E: Element, const BITS: u32, const MINIMA: bool, const SCALES_PER_BLOCK: us
                 blocks[row] = &rows[row][block];
             }
             for part in 0..SCALES_PER_BLOCK {
-                let dots = self::dots::<S, ROWS, BITS, SCALES_PER_BLOCK>(simd, quads, blocks, part);
                 let scale = E::load(simd, &scales[part]);
                 let minima = match MINIMA {
                     true => E::load(simd, &scales[1]),
                     false => simd.mul(scale, simd.splat(-BIAS as f32)),
                 };
+                if BITS == 8 && !S::DOTS_OF_BYTES {
+                    let low = nibble_dots::<S, ROWS, false>(simd, quads, blocks);
+                    add_dots::<S, ROWS, 4>(simd, low, scale, blocks, &mut sums);
+                    let high = nibble_dots::<S, ROWS, true>(simd, quads, blocks);
+                    let scale = simd.mul(scale, simd.splat(16.0));
+                    add_dots::<S, ROWS, 4>(simd, high, scale, blocks, &mut sums);
+                } else {
+                    let dots = self::dots::<S, ROWS, BITS, SCALES_PER_BLOCK>(simd, quads, blocks, part);
+                    add_dots::<S, ROWS, BITS>(simd, dots, scale, blocks, &mut sums);
+                }
                 for row in 0..ROWS {
-                    let scaled = simd.scale_dots(dots[row], scale);
-                    sums[row] = simd.mul_add(scaled, simd.splat(blocks[row].scale), sums[row]);
                     let sum = match SCALES_PER_BLOCK {
                         1 => blocks[row].scaled_sum,
                         _ => blocks[row].scaled_half_sums[part],
@@ -133,7 +140,7 @@ fn dots<S: Simd, const ROWS: usize, const BITS: u32, const SCALES_PER_BLOCK: usi
     blocks: [&Block; ROWS],
     part: usize,
 ) -> [S::Ints; ROWS] {
-    let mut dots = [simd.no_dots(); ROWS];
+    let mut dots = [simd.no_dots::<BITS>(); ROWS];
     if BITS == 4 {
         for (idx, quad) in quads.iter().enumerate() {
             simd.prefetch(quad, PREFETCH_BYTES);
@@ -159,6 +166,42 @@ fn dots<S: Simd, const ROWS: usize, const BITS: u32, const SCALES_PER_BLOCK: usi
         }
     }
     dots
+}
+
+/// Sums over the low or the `HIGH` four bits of a block of bytes.
+#[inline(always)]
+fn nibble_dots<S: Simd, const ROWS: usize, const HIGH: bool>(
+    simd: S,
+    quads: &[[u8; QUAD_BYTES]],
+    blocks: [&Block; ROWS],
+) -> [S::Ints; ROWS] {
+    let mut dots = [simd.no_dots::<4>(); ROWS];
+    for (idx, quad) in quads.iter().enumerate() {
+        if !HIGH {
+            simd.prefetch(quad, PREFETCH_BYTES);
+        }
+        let (low, high) = simd.nibbles(simd.load_bytes(quad));
+        for row in 0..ROWS {
+            let sum = simd.dot::<4>(dots[row], if HIGH { high } else { low }, blocks[row].quad(idx));
+            dots[row] = simd.in_order(sum);
+        }
+    }
+    dots
+}
+
+/// Adds sums of a block of weights to those of their rows.
+#[inline(always)]
+fn add_dots<S: Simd, const ROWS: usize, const BITS: u32>(
+    simd: S,
+    dots: [S::Ints; ROWS],
+    scale: S::Floats,
+    blocks: [&Block; ROWS],
+    sums: &mut [S::Floats; ROWS],
+) {
+    for row in 0..ROWS {
+        let scaled = simd.scale_dots::<BITS>(dots[row], scale);
+        sums[row] = simd.mul_add(scaled, simd.splat(blocks[row].scale), sums[row]);
+    }
 }
 
 /// `output = finish(input · panelsᵀ)` for weights that are floats.

@@ -28,6 +28,8 @@ pub(in crate::backend::cpu) trait Simd: Copy {
     type Bytes: Copy;
     /// Rows that a product takes at once, 4 or 8: as many as the registers have room for.
     const ROWS: usize;
+    /// Whether [`Simd::dot`] takes all eight bits of a byte; else a product takes four bits at a time.
+    const DOTS_OF_BYTES: bool;
 
     /// Runs a kernel that is compiled for this instruction set.
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output;
@@ -65,12 +67,12 @@ pub(in crate::backend::cpu) trait Simd: Copy {
     /// The low and the high four bits of each byte.
     fn nibbles(self, bytes: Self::Bytes) -> (Self::Bytes, Self::Bytes);
     /// Sums of [`Simd::dot`] to begin with.
-    fn no_dots(self) -> Self::Ints;
+    fn no_dots<const BITS: u32>(self) -> Self::Ints;
     /// Adds to each lane the product of its four bytes, of which `BITS` bits are used, with `quad`; exact
-    /// while sums are below 2^22.
+    /// for as many times as a block has quads. Of eight bits only where [`Simd::DOTS_OF_BYTES`].
     fn dot<const BITS: u32>(self, sums: Self::Ints, bytes: Self::Bytes, quad: [i8; 4]) -> Self::Ints;
     /// The sums times `scale`, which has no more than 22 significant bits; rounded once.
-    fn scale_dots(self, sums: Self::Ints, scale: Self::Floats) -> Self::Floats;
+    fn scale_dots<const BITS: u32>(self, sums: Self::Ints, scale: Self::Floats) -> Self::Floats;
     /// The same sums, which the compiler may not compute later than those that are passed here later.
     ///
     /// Left to itself it does one row after another, and each `dot` waits for the one before it.
