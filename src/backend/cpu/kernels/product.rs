@@ -223,9 +223,10 @@ impl<E: Element> Kernel for FloatProduct<'_, E> {
         for panel in self.panels.clone() {
             let mut row = 0;
             while row < rows {
+                // Half as many at once as integers, but for the 32 registers of sixteen lanes: a row has two sums.
                 row += match rows - row {
                     8.. if S::ROWS >= 8 => self.tile::<S, 8>(simd, panel, row),
-                    4.. => self.tile::<S, 4>(simd, panel, row),
+                    4.. if S::ROWS >= 8 => self.tile::<S, 4>(simd, panel, row),
                     2.. => self.tile::<S, 2>(simd, panel, row),
                     _ => self.tile::<S, 1>(simd, panel, row),
                 };
@@ -242,13 +243,22 @@ impl<E: Element> FloatProduct<'_, E> {
         let (weights, _) = self.weights.as_chunks::<LANES>();
         let weights = &weights[panel * inputs..][..inputs];
 
-        // Two sums a row, of the even and the odd inputs, so that neither waits for the other.
+        // Two sums a row, of the even and the odd inputs, so that neither waits for the other. The two are
+        // written out: chosen by a number that is not known here, they would not stay in registers.
         let mut sums = [[simd.splat(0.0); 2]; ROWS];
-        for input in 0..inputs {
-            let weights = E::load(simd, &weights[input]);
+        let (pairs, last) = weights.as_chunks::<2>();
+        for (idx, [even, odd]) in pairs.iter().enumerate() {
+            let (even, odd) = (E::load(simd, even), E::load(simd, odd));
             for row in 0..ROWS {
-                let sum = &mut sums[row][input % 2];
-                *sum = simd.mul_add(weights, simd.splat(rows[row][input]), *sum);
+                let sum = &mut sums[row];
+                sum[0] = simd.mul_add(even, simd.splat(rows[row][2 * idx]), sum[0]);
+                sum[1] = simd.mul_add(odd, simd.splat(rows[row][2 * idx + 1]), sum[1]);
+            }
+        }
+        for weights in last {
+            let weights = E::load(simd, weights);
+            for row in 0..ROWS {
+                sums[row][0] = simd.mul_add(weights, simd.splat(rows[row][inputs - 1]), sums[row][0]);
             }
         }
         let column = (panel - self.panels.start) * LANES;
