@@ -184,9 +184,13 @@ fn denial(sentence: &str) -> Option<Change> {
 /// Where a sentence can be denied, a name is exchanged only for one that stands after the same word.
 fn change_of(sentence: &str, span: &Span, names: &[Name], can_be_denied: bool) -> Change {
     let original = &sentence[span.bytes.clone()];
-    if matches!(span.form, Form::Number | Form::Quantity) {
-        let (bytes, regex) = number(original);
-        let start = span.bytes.start;
+    let number_at = match span.form {
+        Form::Number | Form::Quantity => Some(0),
+        _ => year_of_date(original),
+    };
+    if let Some(at) = number_at {
+        let (bytes, regex) = number(&original[at..]);
+        let start = span.bytes.start + at;
         return Change {
             bytes: start + bytes.start..start + bytes.end,
             substitute: Substitute::Number(regex),
@@ -209,6 +213,20 @@ fn change_of(sentence: &str, span: &Span, names: &[Name], can_be_denied: bool) -
     }
     let substitute = if others.is_empty() { Substitute::Free(span.form) } else { Substitute::OneOf(others) };
     Change { bytes: span.bytes.clone(), substitute }
+}
+
+/// Where the year of an English date begins: "July 1969", "July 20, 1969".
+fn year_of_date(text: &str) -> Option<usize> {
+    #[rustfmt::skip]
+    const MONTHS: [&str; 12] = [
+        "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+        "December",
+    ];
+    let (date, year) = text.rsplit_once(' ')?;
+    let is_year =
+        year.len() == 4 && year.bytes().all(|byte| byte.is_ascii_digit()) && year.starts_with(['1', '2']);
+    let has_month = date.split(' ').any(|word| MONTHS.contains(&word));
+    (is_year && has_month).then(|| date.len() + 1)
 }
 
 /// Whether two names may mean one thing: they share a word, or one is the other's initials.
@@ -276,6 +294,8 @@ mod tests {
         check("Over 95,000 people came.", &[], number("95,000", r"[1-9][0-9]\,000"));
         check("It ended in 1900.", &[], number("1900", "19[0-9][0-9]"));
         check("Of 0 people none came.", &[], number("0", "[1-9]"));
+        check("In July 1969 they landed.", &[], number("1969", "19[0-9][0-9]"));
+        check("On July 4, 1776 they met.", &[], number("1776", "17[0-9][0-9]"));
     }
 
     #[test]
