@@ -8,6 +8,7 @@ use super::ground::{Excerpt, Ground};
 use super::item::{Answer, Check, Evidence, ItemStatus, QuizItem, RejectReason};
 use super::language::Language;
 use super::meaning::Comparison;
+use super::options::renumber_repeats;
 use super::plan::QuizPlan;
 use super::prompt::{About, ItemPrompt};
 use super::seed::{Purpose, derive, shuffle};
@@ -117,7 +118,8 @@ impl QuizPlan {
     /// The first check's reason that failed.
     pub(super) fn item(&self, index: usize, attempt: usize, reply: &str) -> Result<QuizItem, RejectReason> {
         let (plan, spec) = (&self.items[index], &self.spec);
-        let draft = Draft::parse(plan.kind, reply)?;
+        let mut draft = Draft::parse(plan.kind, reply)?;
+        renumber_repeats(&mut draft);
         let (kind, language) = (plan.kind, &spec.language);
         let (checks, evidence, citation) = match &plan.ground {
             Ground::Memory => {

@@ -3,9 +3,9 @@
 
 use super::draft::Draft;
 use super::flaws::Flaw;
-use super::form::Form;
 use super::item::{Check, Evidence, QuizItem, RejectReason};
 use super::language::Language;
+use super::options::{clash_of_options, options_are_uniform};
 use super::script::is_unspaced;
 use super::source::Source;
 use super::spec::ItemKind;
@@ -186,41 +186,6 @@ fn is_placeholder(option: &str) -> bool {
         (Some('A'..='E' | 'a'..='e' | '1'..='4'), Some(')' | '.' | ':'))
     ) && chars.next().is_some_and(char::is_whitespace);
     plain.is_empty() || numbered || lettered || PLACEHOLDERS.contains(&plain.as_str())
-}
-
-/// The options differ in more than case, spaces, punctuation and an article, and no wrong one is the key with more
-/// words or fewer, which would be as right: "San Jose, CA" beside "San Jose".
-fn clash_of_options(draft: &Draft) -> Option<Flaw> {
-    let bare = |option: &String| {
-        let mut words = words(option);
-        let articles = words.iter().take_while(|word| matches!(word.as_str(), "the" | "a" | "an")).count();
-        if articles < words.len() {
-            words.drain(..articles);
-        }
-        words
-    };
-    let key = bare(&draft.answer);
-    let others: Vec<Vec<String>> = draft.distractors.iter().map(bare).collect();
-    let joined: Vec<String> = others.iter().chain([&key]).map(|words| words.concat()).collect();
-    let holds = |whole: &[String], part: &[String]| whole.windows(part.len().max(1)).any(|run| run == part);
-    if (1..joined.len()).any(|idx| joined[..idx].contains(&joined[idx])) {
-        Some(Flaw::DuplicateOptions)
-    } else if others.iter().any(|other| holds(other, &key) || holds(&key, other)) {
-        Some(Flaw::OverlappingOptions)
-    } else {
-        None
-    }
-}
-
-/// The options are all numbers, all numbers with a unit, all capitalised, all not.
-fn options_are_uniform(draft: &Draft) -> bool {
-    const MAX_LENGTH_RATIO: usize = 8;
-    let len = |option: &String| option.chars().count();
-    let options = || draft.distractors.iter().chain([&draft.answer]);
-    let longest = options().map(len).max().unwrap_or(0);
-    let shortest = options().map(len).min().unwrap_or(0);
-    options().all(|option| Form::of(option) == Form::of(&draft.answer))
-        && (Form::of(&draft.answer) == Form::Number || longest <= MAX_LENGTH_RATIO * shortest.max(2))
 }
 
 /// The answer stands in the question; a word as short as an article does not count.

@@ -1,0 +1,153 @@
+//! The options of a multiple-choice item: when they clash, and what stands in for a wrong one that does.
+
+use super::draft::Draft;
+use super::flaws::Flaw;
+use super::form::Form;
+use super::wording::words;
+use std::ops::Range;
+
+/// The words of an option, without an article before them.
+fn bare(option: &str) -> Vec<String> {
+    let mut words = words(option);
+    let articles = words.iter().take_while(|word| matches!(word.as_str(), "the" | "a" | "an")).count();
+    if articles < words.len() {
+        words.drain(..articles);
+    }
+    words
+}
+
+/// The options differ in more than case, spaces, punctuation and an article, and no wrong one is the key with more
+/// words or fewer, which would be as right: "San Jose, CA" beside "San Jose".
+pub(super) fn clash_of_options(draft: &Draft) -> Option<Flaw> {
+    let key = bare(&draft.answer);
+    let others: Vec<Vec<String>> = draft.distractors.iter().map(|option| bare(option)).collect();
+    let joined: Vec<String> = others.iter().chain([&key]).map(|words| words.concat()).collect();
+    let holds = |whole: &[String], part: &[String]| whole.windows(part.len().max(1)).any(|run| run == part);
+    if (1..joined.len()).any(|idx| joined[..idx].contains(&joined[idx])) {
+        Some(Flaw::DuplicateOptions)
+    } else if others.iter().any(|other| holds(other, &key) || holds(&key, other)) {
+        Some(Flaw::OverlappingOptions)
+    } else {
+        None
+    }
+}
+
+/// The options are all numbers, all numbers with a unit, all capitalised, all not.
+pub(super) fn options_are_uniform(draft: &Draft) -> bool {
+    const MAX_LENGTH_RATIO: usize = 8;
+    let len = |option: &String| option.chars().count();
+    let options = || draft.distractors.iter().chain([&draft.answer]);
+    let longest = options().map(len).max().unwrap_or(0);
+    let shortest = options().map(len).min().unwrap_or(0);
+    options().all(|option| Form::of(option) == Form::of(&draft.answer))
+        && (Form::of(&draft.answer) == Form::Number || longest <= MAX_LENGTH_RATIO * shortest.max(2))
+}
+
+/// Gives each wrong option that repeats the key or one before it another number, where it has a number: a small model
+/// that has written "18th century" likes to write it again, attempt after attempt.
+pub(super) fn renumber_repeats(draft: &mut Draft) {
+    for idx in 0..draft.distractors.len() {
+        let repeats = |option: &str, taken: &[&String]| taken.iter().any(|other| bare(other) == bare(option));
+        let (before, this) = draft.distractors.split_at(idx);
+        let before: Vec<&String> = before.iter().chain([&draft.answer]).collect();
+        if repeats(&this[0], &before) {
+            let all: Vec<&String> = draft.distractors.iter().chain([&draft.answer]).collect();
+            if let Some(other) = with_other_numbers(&this[0]).into_iter().find(|text| !repeats(text, &all)) {
+                draft.distractors[idx] = other;
+            }
+        }
+    }
+}
+
+/// The text with the first of its numbers made a little smaller or larger, nearest first; as long as it was, as round,
+/// and with the ending it then has: "18th century", "20th century". None if it has no number.
+fn with_other_numbers(text: &str) -> Vec<String> {
+    /// More than there are other options.
+    const STEPS: u64 = 4;
+    const MAX_DIGITS: usize = 15;
+    let Some(Range { start, end }) = first_number(text) else { return Vec::new() };
+    let number = &text[start..end];
+    let digits: String = number.chars().filter(char::is_ascii_digit).collect();
+    let Some(value) = digits.parse::<u64>().ok().filter(|_| digits.len() <= MAX_DIGITS) else {
+        return Vec::new();
+    };
+    let rest = &text[end..];
+    let is_year = number.len() == 4 && (1000..2100).contains(&value) && !rest.starts_with('s');
+    let round = digits.len() - digits.trim_end_matches('0').len();
+    let ending = ["st", "nd", "rd", "th"].into_iter().find(|ending| {
+        rest.strip_prefix(ending).is_some_and(|after| !after.starts_with(char::is_alphanumeric))
+    });
+    let unit = if is_year || ending.is_some() || value == 0 { 1 } else { 10_u64.pow(round as u32) };
+    let others = (1..=STEPS).flat_map(|step| [value.checked_sub(step * unit), Some(value + step * unit)]);
+    let written = |other: u64| {
+        let mut digits = format!("{other:0width$}", width = digits.len()).into_bytes().into_iter();
+        let as_long = digits.len() == number.bytes().filter(u8::is_ascii_digit).count() && other > 0;
+        let number: String = number
+            .chars()
+            .map(|c| if c.is_ascii_digit() { digits.next().map_or(c, char::from) } else { c })
+            .collect();
+        let rest = match ending {
+            Some(ending) => format!("{}{}", ordinal_ending(other), &rest[ending.len()..]),
+            None => rest.to_owned(),
+        };
+        as_long.then(|| format!("{}{number}{rest}", &text[..start]))
+    };
+    others.flatten().filter_map(written).collect()
+}
+
+/// Where the first number stands: digits, and points and commas between them.
+fn first_number(text: &str) -> Option<Range<usize>> {
+    let start = text.find(|c: char| c.is_ascii_digit())?;
+    let len = text[start..]
+        .find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | ',')))
+        .unwrap_or(text.len() - start);
+    let number = text[start..start + len].trim_end_matches(['.', ',']);
+    Some(start..start + number.len())
+}
+
+fn ordinal_ending(number: u64) -> &'static str {
+    match (number % 10, number % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        _ => "th",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_options_have_other_numbers() {
+        let check = |answer: &str, distractors: [&str; 3], expected: [&str; 3]| {
+            let mut draft = Draft {
+                evidence: None,
+                answer: answer.to_owned(),
+                question: "Which?".to_owned(),
+                distractors: distractors.map(str::to_owned).to_vec(),
+                explanation: None,
+            };
+            renumber_repeats(&mut draft);
+            assert_eq!(draft.distractors, expected, "{answer} {distractors:?}");
+        };
+        check("30", ["10", "20", "10"], ["10", "20", "40"]);
+        check("2005", ["2006", "2008", "2006"], ["2006", "2008", "2007"]);
+        check("19th century", ["18th century"; 3], ["18th century", "17th century", "16th century"]);
+        check("2nd", ["3rd", "2nd", "4th"], ["3rd", "1st", "4th"]);
+        check("1840s and 50s", ["1870s and 50s"; 3], ["1870s and 50s", "1860s and 50s", "1880s and 50s"]);
+        check("early 20th century", ["early 20th century", "late 1930s", "1900"], {
+            ["early 19th century", "late 1930s", "1900"]
+        });
+        check("20%", ["10%"; 3], ["10%", "30%", "40%"]);
+        check("7,000", ["7,000", "8,000", "6,000"], ["5,000", "8,000", "6,000"]);
+        check("1.5 km", ["1.5 km", "1.4 km", "2 km"], ["1.6 km", "1.4 km", "2 km"]);
+        check("12月", ["1月", "1月", "3月"], ["1月", "2月", "3月"]);
+        // No number, or none of its kind is left.
+        check("Paris", ["Rome", "Rome", "Oslo"], ["Rome", "Rome", "Oslo"]);
+        check("Paris", ["Rome", "Lyon", "Oslo"], ["Rome", "Lyon", "Oslo"]);
+        let long = "1234567890123456";
+        check(long, [long, "1", "2"], [long, "1", "2"]);
+    }
+}
