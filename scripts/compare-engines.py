@@ -29,7 +29,7 @@ VENV = ROOT / ".cache/engines"
 # The newest whose model builder takes a transformers that runs on this torch.
 WHEELS = [
     "onnxruntime-genai==0.11.4", "onnxruntime==1.32.0", "onnx==1.23.2", "onnx-ir", "ctranslate2==4.8.5",
-    "transformers==4.56.2", "gguf==0.17.1", "torch==2.4.1", "numpy<2.3",
+    "transformers==4.56.2", "accelerate==1.10.1", "gguf==0.17.1", "torch==2.4.1", "numpy<2.3",
 ]
 PREFILL = 512
 CONTEXT = 16
