@@ -5,9 +5,10 @@
 //! are words of that sentence. A true statement is the sentence itself, a false one the sentence with
 //! one number, name or word replaced, so that the key is right whatever the model writes.
 
-use super::falsify::{Change, Name, Substitute, change, number};
+use super::falsify::{Change, Name, Substitute, change};
 use super::form::Form;
 use super::language::Language;
+use super::number::{self, Apart};
 use super::script::is_unspaced;
 use super::span::answer_spans;
 use super::spec::ItemKind;
@@ -255,8 +256,7 @@ fn form_regex(form: Form) -> String {
 /// Other numbers like the one that a text begins with, and what stands after it as it is: "1840s" is no choice
 /// beside "1842", nor "12 km" beside "12 years".
 fn number_like(text: &str) -> String {
-    let (number, regex) = number(text);
-    let mut regex = regex;
+    let (number, mut regex) = number::others(text, Apart::AtAll).unwrap_or_default();
     for c in json_inner(&text[number.end..]).chars() {
         // An escaped angle bracket is the edge of a word.
         if c.is_ascii_punctuation() && !matches!(c, '<' | '>') {

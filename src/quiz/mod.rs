@@ -16,6 +16,7 @@ mod history;
 mod item;
 mod language;
 mod meaning;
+mod number;
 mod options;
 mod plan;
 mod prompt;

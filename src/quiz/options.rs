@@ -3,8 +3,8 @@
 use super::draft::Draft;
 use super::flaws::Flaw;
 use super::form::Form;
+use super::number::neighbours;
 use super::wording::words;
-use std::ops::Range;
 
 /// The words of an option, without an article before them.
 fn bare(option: &str) -> Vec<String> {
@@ -52,66 +52,10 @@ pub(super) fn renumber_repeats(draft: &mut Draft) {
         let before: Vec<&String> = before.iter().chain([&draft.answer]).collect();
         if repeats(&this[0], &before) {
             let all: Vec<&String> = draft.distractors.iter().chain([&draft.answer]).collect();
-            if let Some(other) = with_other_numbers(&this[0]).into_iter().find(|text| !repeats(text, &all)) {
+            if let Some(other) = neighbours(&this[0]).into_iter().find(|text| !repeats(text, &all)) {
                 draft.distractors[idx] = other;
             }
         }
-    }
-}
-
-/// The text with the first of its numbers made a little smaller or larger, nearest first; as long as it was, as round,
-/// and with the ending it then has: "18th century", "20th century". None if it has no number.
-fn with_other_numbers(text: &str) -> Vec<String> {
-    /// More than there are other options.
-    const STEPS: u64 = 4;
-    const MAX_DIGITS: usize = 15;
-    let Some(Range { start, end }) = first_number(text) else { return Vec::new() };
-    let number = &text[start..end];
-    let digits: String = number.chars().filter(char::is_ascii_digit).collect();
-    let Some(value) = digits.parse::<u64>().ok().filter(|_| digits.len() <= MAX_DIGITS) else {
-        return Vec::new();
-    };
-    let rest = &text[end..];
-    let is_year = number.len() == 4 && (1000..2100).contains(&value) && !rest.starts_with('s');
-    let round = digits.len() - digits.trim_end_matches('0').len();
-    let ending = ["st", "nd", "rd", "th"].into_iter().find(|ending| {
-        rest.strip_prefix(ending).is_some_and(|after| !after.starts_with(char::is_alphanumeric))
-    });
-    let unit = if is_year || ending.is_some() || value == 0 { 1 } else { 10_u64.pow(round as u32) };
-    let others = (1..=STEPS).flat_map(|step| [value.checked_sub(step * unit), Some(value + step * unit)]);
-    let written = |other: u64| {
-        let mut digits = format!("{other:0width$}", width = digits.len()).into_bytes().into_iter();
-        let as_long = digits.len() == number.bytes().filter(u8::is_ascii_digit).count() && other > 0;
-        let number: String = number
-            .chars()
-            .map(|c| if c.is_ascii_digit() { digits.next().map_or(c, char::from) } else { c })
-            .collect();
-        let rest = match ending {
-            Some(ending) => format!("{}{}", ordinal_ending(other), &rest[ending.len()..]),
-            None => rest.to_owned(),
-        };
-        as_long.then(|| format!("{}{number}{rest}", &text[..start]))
-    };
-    others.flatten().filter_map(written).collect()
-}
-
-/// Where the first number stands: digits, and points and commas between them.
-fn first_number(text: &str) -> Option<Range<usize>> {
-    let start = text.find(|c: char| c.is_ascii_digit())?;
-    let len = text[start..]
-        .find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | ',')))
-        .unwrap_or(text.len() - start);
-    let number = text[start..start + len].trim_end_matches(['.', ',']);
-    Some(start..start + number.len())
-}
-
-fn ordinal_ending(number: u64) -> &'static str {
-    match (number % 10, number % 100) {
-        (_, 11..=13) => "th",
-        (1, _) => "st",
-        (2, _) => "nd",
-        (3, _) => "rd",
-        _ => "th",
     }
 }
 
