@@ -106,6 +106,9 @@ impl<E: Element, const BITS: u32, const MINIMA: bool, const SCALES_PER_BLOCK: us
                     false => simd.mul(scale, simd.splat(-BIAS as f32)),
                 };
                 if BITS == 8 && !S::DOTS_OF_BYTES {
+                    const {
+                        assert!(BITS != 8 || SCALES_PER_BLOCK == 1, "all bytes of a block are summed at once")
+                    };
                     let low = nibble_dots::<S, ROWS, false>(simd, quads, blocks);
                     add_dots::<S, ROWS, 4>(simd, low, scale, blocks, &mut sums);
                     let high = nibble_dots::<S, ROWS, true>(simd, quads, blocks);
