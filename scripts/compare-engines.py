@@ -182,12 +182,13 @@ def of_mondai(args, mondai, backend):
 def prepare(args):
     """What the engines of the wheels run, made once out of the GGUF file: its weights, decoded and rounded anew."""
     python = VENV / "bin/python"
-    if not (VENV / "ready").exists():
+    ready, wheels = VENV / "ready", "\n".join(WHEELS)
+    if not ready.exists() or ready.read_text() != wheels:
         print("installing the other engines", file=sys.stderr)
         run([sys.executable, "-m", "venv", "--clear", VENV])
         index = ["--extra-index-url", "https://download.pytorch.org/whl/cpu"]
         run([python, "-m", "pip", "install", "--quiet", *WHEELS, *index])
-        (VENV / "ready").touch()
+        ready.write_text(wheels)
     made = VENV / args.gguf.stem
     decoded, genai, ctranslate2 = made / "decoded", made / "genai", made / "ctranslate2"
     if not (genai / "genai_config.json").exists() or not (ctranslate2 / "model.bin").exists():
