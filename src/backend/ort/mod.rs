@@ -70,6 +70,7 @@ pub struct OrtBackend {
     held: Held,
     /// Query heads that share a key-value head.
     shared_queries: usize,
+    doubles_a_lone_token: bool,
     /// The logits of one run among several.
     scratch: Vec<f32>,
 }
@@ -112,6 +113,8 @@ impl OrtBackend {
             cache,
             held,
             shared_queries: model.graph.shared_queries(),
+            // In the portable form there is no quantised product.
+            doubles_a_lone_token: form != Form::Portable && step::sums_a_lone_row_alone(),
             scratch: Vec::new(),
         })
     }
@@ -129,6 +132,7 @@ impl OrtBackend {
             kv_heads: self.cache.shape().kv_heads,
             shared_queries: self.shared_queries,
             bound_context: self.cache.bound_context(),
+            doubles_a_lone_token: self.doubles_a_lone_token,
         };
         for group in step::groups(rows) {
             let members: Vec<&Row<'_>> = group.iter().map(|&row| &rows[row]).collect();

@@ -40,6 +40,17 @@ pub(super) struct Layout {
     pub(super) shared_queries: usize,
     /// Positions of each slot, as they are bound.
     pub(super) bound_context: usize,
+    /// Whether a run of one token has it twice; see [`sums_a_lone_row_alone`].
+    pub(super) doubles_a_lone_token: bool,
+}
+
+/// Whether quantised products (`MatMulNBits`) may sum a single row in another order than one of several. With
+/// AVX-512's integer products they do not; with AVX2 they do, and nobody has looked elsewhere.
+pub(super) fn sums_a_lone_row_alone() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return !std::arch::is_x86_feature_detected!("avx512vnni");
+    #[cfg(not(target_arch = "x86_64"))]
+    true
 }
 
 impl Layout {
@@ -59,7 +70,7 @@ impl Inputs {
         let slots = first..slots.max().map_or(first, |last| last + 1);
         let longest = rows.iter().map(|row| row.tokens.len()).max().unwrap_or(0);
         let row_len = longest.max(layout.min_row_len());
-        let Layout { kv_heads, shared_queries, bound_context } = layout;
+        let Layout { kv_heads, shared_queries, bound_context, .. } = layout;
         let queries = slots.len() * shared_queries * row_len;
         // The heads of any token where there is none.
         let heads = (0..kv_heads).flat_map(|kv_head| {
@@ -78,7 +89,23 @@ impl Inputs {
         for row in rows {
             inputs.add(row, layout);
         }
+        if layout.doubles_a_lone_token {
+            inputs.double_what_is_alone();
+        }
         inputs
+    }
+
+    /// A lone token becomes two at the same place, which write the same values; a lone position's logits come twice.
+    fn double_what_is_alone(&mut self) {
+        if self.tokens.len() == 1 {
+            let Self { tokens, positions, cache_cells, attended_cells, .. } = self;
+            for values in [tokens, positions, cache_cells, attended_cells] {
+                values.extend_from_within(..);
+            }
+        }
+        if self.selected.len() == 1 {
+            self.selected.extend_from_within(..);
+        }
     }
 
     fn add(&mut self, row: &Row<'_>, Layout { kv_heads, shared_queries, .. }: Layout) {
@@ -110,6 +137,9 @@ impl Inputs {
 mod tests {
     use super::*;
 
+    const LAYOUT: Layout =
+        Layout { kv_heads: 1, shared_queries: 2, bound_context: 4, doubles_a_lone_token: false };
+
     fn row(slot: usize, start: usize, tokens: &[u32], logits_from: usize) -> Row<'_> {
         Row { slot: Slot(slot), start, tokens, logits_from, allowed: None, draw: None }
     }
@@ -125,7 +155,7 @@ mod tests {
     #[test]
     fn rows_become_a_grid() {
         let rows = [row(3, 7, &[30], 0), row(2, 0, &[10, 11], 1)];
-        let layout = Layout { kv_heads: 2, shared_queries: 2, bound_context: 100 };
+        let layout = Layout { kv_heads: 2, bound_context: 100, ..LAYOUT };
         let inputs = Inputs::new(&rows.each_ref(), layout);
         let expected = Inputs {
             slots: 2..4,
@@ -158,8 +188,32 @@ mod tests {
     #[test]
     fn no_product_has_a_single_row() {
         for (shared_queries, row_len) in [(1, 2), (2, 1)] {
-            let layout = Layout { kv_heads: 1, shared_queries, bound_context: 4 };
-            assert_eq!(Inputs::new(&[&row(0, 3, &[9], 0)], layout).row_len, row_len);
+            let inputs = Inputs::new(&[&row(0, 3, &[9], 0)], Layout { shared_queries, ..LAYOUT });
+            assert_eq!((inputs.row_len, inputs.tokens), (row_len, vec![9]));
         }
+    }
+
+    #[test]
+    fn a_lone_token_is_doubled() {
+        let layout = Layout { doubles_a_lone_token: true, ..LAYOUT };
+        let inputs = Inputs::new(&[&row(0, 3, &[9], 0)], layout);
+        let expected = Inputs {
+            slots: 0..1,
+            row_len: 1,
+            tokens: vec![9, 9],
+            positions: vec![3, 3],
+            selected: vec![0, 0],
+            cache_cells: [[0, 0, 3], [0, 0, 3]].concat(),
+            query_cells: [[0, 0], [0, 1]].concat(),
+            attended_cells: [[[0, 0, 0], [0, 0, 1]], [[0, 0, 0], [0, 0, 1]]].as_flattened().concat(),
+            last_seen: vec![3, 3],
+            context: (0..4).collect(),
+        };
+        assert_eq!(inputs, expected);
+        // Of two tokens, one position's logits are wanted; of one, none.
+        let inputs = Inputs::new(&[&row(0, 3, &[8, 9], 1)], layout);
+        assert_eq!((inputs.tokens, inputs.selected), (vec![8, 9], vec![1, 1]));
+        let inputs = Inputs::new(&[&row(0, 3, &[9], 1)], layout);
+        assert_eq!((inputs.tokens, inputs.selected), (vec![9, 9], vec![]));
     }
 }
