@@ -22,5 +22,6 @@ pub use document::{Document, Passage};
 pub use error::LibraryError;
 pub use index::{Found, Library, Shelved};
 pub use read::{DocumentReader, Files, ReadOptions};
+pub(crate) use terms::{terms, topic_terms};
 pub use topic::Topic;
 pub use writer::LibraryWriter;

@@ -9,7 +9,7 @@ use unicode_normalization::char::is_combining_mark;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfkc_quick};
 
 /// The terms of a text that is searched, in order, repeated as often as they stand there.
-pub(super) fn terms(text: &str) -> Vec<String> {
+pub(crate) fn terms(text: &str) -> Vec<String> {
     let mut terms = Vec::new();
     for Run { chars, class, next } in runs(text) {
         match class {
@@ -28,7 +28,7 @@ pub(super) fn terms(text: &str) -> Vec<String> {
 /// The terms of a topic: no more than are needed to know it again.
 ///
 /// Short runs of hiragana are particles, unless there is nothing else.
-pub(super) fn topic_terms(topic: &str) -> Vec<String> {
+pub(crate) fn topic_terms(topic: &str) -> Vec<String> {
     let runs = runs(topic);
     let is_particle = |run: &[char], class: Class| {
         class == Class::Hiragana

@@ -279,7 +279,7 @@ mod tests {
         let request = serde_json::json!({"source": SOURCE, "count": 2, "kind": kind, "seed": seed});
         let request = serde_json::from_value::<QuizRequest>(request).unwrap();
         let capacity = Capacity { context_len: 2048, count_tokens: &|text| text.len(), templates: None };
-        QuizPlan::new(QuizSpec::try_from(request).unwrap(), None, &capacity).unwrap()
+        QuizPlan::new(QuizSpec::try_from(request).unwrap(), None, Vec::new(), &capacity).unwrap()
     }
 
     #[test]

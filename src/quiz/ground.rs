@@ -6,7 +6,9 @@ use super::item::Citation;
 use super::seed::{Purpose, derive, shuffle};
 use super::source::{Source, Worth};
 use super::spec::{QuizSpec, Subject};
+use super::spent::Spent;
 use crate::library::{Found, Library, LibraryError, Passage, Topic};
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -42,22 +44,23 @@ impl Ground {
     ///
     /// # Errors
     /// The library cannot be searched.
-    pub(super) fn of_items(spec: &QuizSpec, library: Option<&Library>) -> Result<Vec<Self>, LibraryError> {
+    pub(super) fn of_items(
+        spec: &QuizSpec,
+        library: Option<&Library>,
+        spent: &Spent,
+    ) -> Result<Vec<Self>, LibraryError> {
         let QuizSpec { count, seed, .. } = *spec;
-        let excerpts = match (&spec.subject, library) {
-            (Subject::Source(source), _) => {
-                spread(source, None, &usable_sentences(source, count), count, seed)
-            }
+        let texts = match (&spec.subject, library) {
+            (Subject::Source(source), _) => vec![Text::of_asker(source, spent, count)],
             (Subject::Topic(topic), Some(library)) => {
-                let found = library.find(topic, spec.language.code(), PASSAGES_EACH * count)?;
-                deal(&texts(&found, count), count, seed)
+                texts(&library.find(topic, spec.language.code(), PASSAGES_EACH * count)?, spent)
             }
             (Subject::Topic(_), None) => Vec::new(),
         };
-        if excerpts.is_empty() {
+        if texts.is_empty() {
             return Ok(vec![Self::Memory; count]);
         }
-        Ok(excerpts.into_iter().map(Self::Text).collect())
+        Ok(deal(&fresh(texts, count), count, seed).into_iter().map(Self::Text).collect())
     }
 }
 
@@ -73,16 +76,28 @@ impl Excerpt {
     }
 }
 
-/// A passage of the library that items can rest on.
+/// A text that items can rest on.
 struct Text {
     source: Arc<Source>,
-    citation: Arc<Citation>,
+    /// Of a passage of the library.
+    citation: Option<Arc<Citation>>,
     /// Sentences that are good to ask about; at least one.
     usable: Vec<usize>,
+    /// Sentences that were asked about before.
+    spent: HashSet<usize>,
 }
 
-/// The passages that have something to ask about, best first, at most one for each item.
-fn texts(found: &Found, count: usize) -> Vec<Text> {
+impl Text {
+    /// The asker's own.
+    fn of_asker(source: &Arc<Source>, spent: &Spent, count: usize) -> Self {
+        let spent = spent.sentences(source);
+        let usable = usable_sentences(source, &spent, count);
+        Self { source: Arc::clone(source), citation: None, usable, spent }
+    }
+}
+
+/// The passages that have something to ask about, best first.
+fn texts(found: &Found, spent: &Spent) -> Vec<Text> {
     let text = |passage: &Passage| {
         let source = Source::new(passage.text.clone())?;
         let usable = sentences_about(&source, &passage.title, &found.topic);
@@ -92,9 +107,25 @@ fn texts(found: &Found, count: usize) -> Vec<Text> {
             source: passage.source.clone(),
             passage: passage.text.clone(),
         };
-        (!usable.is_empty()).then(|| Text { source: Arc::new(source), citation: Arc::new(citation), usable })
+        let spent = spent.sentences(&source);
+        let citation = Some(Arc::new(citation));
+        (!usable.is_empty()).then(|| Text { source: Arc::new(source), citation, usable, spent })
     };
-    found.passages.iter().filter_map(text).take(count).collect()
+    found.passages.iter().filter_map(text).collect()
+}
+
+/// The texts for `count` items, at most one for each: without what was asked about before, where the rest suffices.
+fn fresh(mut texts: Vec<Text>, count: usize) -> Vec<Text> {
+    let is_fresh = |text: &Text, idx: &usize| !text.spent.contains(idx);
+    let fresh = |text: &Text| text.usable.iter().filter(|idx| is_fresh(text, idx)).count();
+    if texts.iter().map(fresh).sum::<usize>() >= count {
+        texts.retain(|text| fresh(text) > 0);
+        for text in &mut texts {
+            text.usable.retain(|idx| !text.spent.contains(idx));
+        }
+    }
+    texts.truncate(count);
+    texts
 }
 
 /// The sentences that make sense alone and hold most of the topic; any of them if the title holds it.
@@ -123,22 +154,13 @@ fn deal(texts: &[Text], count: usize, seed: u64) -> Vec<Excerpt> {
             }
         }
     }
-    let dealt: Vec<Vec<Excerpt>> = texts
-        .iter()
-        .zip(shares)
-        .map(|(text, share)| spread(&text.source, Some(&text.citation), &text.usable, share, seed))
-        .collect();
+    let dealt: Vec<Vec<Excerpt>> =
+        texts.iter().zip(shares).map(|(text, share)| spread(text, share, seed)).collect();
     order.into_iter().map(|(text, place)| dealt[text][place].clone()).collect()
 }
 
 /// Passages and candidate sentences for `count` items, spread evenly over the usable sentences.
-fn spread(
-    source: &Arc<Source>,
-    citation: Option<&Arc<Citation>>,
-    usable: &[usize],
-    count: usize,
-    seed: u64,
-) -> Vec<Excerpt> {
+fn spread(Text { source, citation, usable, spent }: &Text, count: usize, seed: u64) -> Vec<Excerpt> {
     let passages = passages(source);
     let place = |index: usize| {
         // As many sentences to each item as there are; one, shared, when there are too few.
@@ -149,16 +171,20 @@ fn spread(
         let shown = passages.iter().find(|passage| passage.contains(&middle));
         let shown = shown.expect("every sentence is in a passage").clone();
         let mut candidates: Vec<usize> = block.iter().copied().filter(|idx| shown.contains(idx)).collect();
+        if candidates.iter().any(|idx| !spent.contains(idx)) {
+            candidates.retain(|idx| !spent.contains(idx));
+        }
         shuffle(&mut candidates, derive(seed, Purpose::Candidates, index, 0));
-        Excerpt { source: Arc::clone(source), citation: citation.cloned(), shown, candidates }
+        Excerpt { source: Arc::clone(source), citation: citation.clone(), shown, candidates }
     };
     (0..count).map(place).collect()
 }
 
-/// The best sentences, if there is one for each item; else the fair ones too; poor ones alone if need be.
-fn usable_sentences(source: &Source, count: usize) -> Vec<usize> {
+/// The best sentences, if there is one for each item that was not asked about; else the fair ones too; poor ones
+/// alone if need be.
+fn usable_sentences(source: &Source, spent: &HashSet<usize>, count: usize) -> Vec<usize> {
     let good = at_least(source, Worth::Good);
-    if good.len() >= count {
+    if good.iter().filter(|idx| !spent.contains(idx)).count() >= count {
         return good;
     }
     let fair = at_least(source, Worth::Fair);
@@ -195,7 +221,6 @@ mod tests {
     use super::*;
     use crate::library::{Document, LibraryWriter};
     use crate::quiz::QuizRequest;
-    use std::collections::HashSet;
 
     /// What a quiz about a topic rests on, with a library of documents given as title and text.
     fn grounds(documents: &[(&str, &str)], request: QuizRequest) -> Vec<Ground> {
@@ -208,7 +233,8 @@ mod tests {
         }
         writer.commit().unwrap();
         let spec = QuizSpec::try_from(request).unwrap();
-        Ground::of_items(&spec, Some(&Library::open(folder.path()).unwrap())).unwrap()
+        let spent = Spent::new(&spec.exclude, &[]);
+        Ground::of_items(&spec, Some(&Library::open(folder.path()).unwrap()), &spent).unwrap()
     }
 
     fn topic(topic: &str, count: u64) -> QuizRequest {
@@ -275,6 +301,31 @@ mod tests {
         let rest_on = candidates(&grounds(&leaning, topic("rivers", 1)));
         assert_eq!(rest_on[0].1, ["The Nile is a river in Africa."]);
         assert_eq!(grounds(&[("Rivers", "Rivers!")], topic("rivers", 2)), [Ground::Memory, Ground::Memory]);
+    }
+
+    #[test]
+    fn what_was_asked_about_is_left_alone_while_there_is_more() {
+        let sentences = |request: QuizRequest| -> Vec<Vec<String>> {
+            candidates(&grounds(RIVERS, request)).into_iter().map(|(_, sentences)| sentences).collect()
+        };
+        let asked = |count: u64, exclude: &[&str]| {
+            let exclude = exclude.iter().map(|&entry| entry.to_owned()).collect();
+            sentences(QuizRequest { exclude: Some(exclude), ..topic("rivers", count) })
+        };
+        let (sea, floods) = ("Which river flows to the North Sea?", "How often does the Nile flood?");
+        // Other passages, or other sentences of the same.
+        assert!(!asked(2, &[sea]).concat().contains(&RIVERS[0].1.to_owned()));
+        assert!(!asked(1, &[sea, floods]).concat().contains(&"The river Nile floods every year.".to_owned()));
+        let (one, two, three) = ("The dam is high.", "The lake is deep.", "The wall is thick.");
+        let source = |count: u64, exclude: &[&str]| {
+            let exclude = exclude.iter().map(|&entry| entry.to_owned()).collect();
+            let source = Some(format!("{one} {two} {three}"));
+            sentences(QuizRequest { source, topic: None, exclude: Some(exclude), ..topic("", count) })
+        };
+        assert_eq!(source(2, &["What is deep?"]), [[one], [three]]);
+        // There are too few: each item rests on another where it can.
+        assert_eq!(source(2, &["What is high?", "What is deep?"]), [[one], [three]]);
+        assert_eq!(source(1, &["What is high?", "What is deep?", "What is thick?"])[0].len(), 3);
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod service;
 mod source;
 mod span;
 mod spec;
+mod spent;
 mod statements;
 mod word;
 pub(crate) mod wording;

@@ -9,6 +9,7 @@ use super::prompt::{About, ItemPrompt};
 use super::prompt_templates::PromptTemplates;
 use super::seed::{Purpose, derive};
 use super::spec::{ItemKind, QuizSpec};
+use super::spent::Spent;
 use super::statements::choose_statements;
 use crate::library::{Library, LibraryError};
 use std::ops::Range;
@@ -55,19 +56,21 @@ const TEMPLATE_TOKENS: usize = 48;
 const QUOTING_TOKENS: usize = 8;
 
 impl QuizPlan {
-    /// A topic is asked about where the library has something on it, and from memory only where not.
+    /// A topic is asked about where the library has something on it, and from memory only where not. `earlier` is
+    /// what the user was asked before.
     ///
     /// # Errors
     /// The library cannot be searched.
     pub(super) fn new(
         spec: QuizSpec,
         library: Option<&Library>,
+        earlier: Vec<Arc<Asked>>,
         capacity: &Capacity<'_>,
     ) -> Result<Self, LibraryError> {
         let kinds: Vec<ItemKind> = spec.kinds.iter().copied().cycle().take(spec.count).collect();
         let truths =
             (0..spec.count).map(|index| derive(spec.seed, Purpose::Truth, index, 0).is_multiple_of(2));
-        let grounds = Ground::of_items(&spec, library)?;
+        let grounds = Ground::of_items(&spec, library, &Spent::new(&spec.exclude, &earlier))?;
         let items = kinds.into_iter().zip(truths).zip(grounds);
         let mut items: Vec<ItemPlan> = items
             .map(|((kind, truth), ground)| ItemPlan { kind, truth, ground, max_new_tokens: 0 })
@@ -86,7 +89,7 @@ impl QuizPlan {
             }
         }
         let templates = capacity.templates.cloned();
-        Ok(Self { items, spec, templates, comparison: None, earlier: Vec::new() })
+        Ok(Self { items, spec, templates, comparison: None, earlier })
     }
 }
 
@@ -169,8 +172,8 @@ mod tests {
         };
         let spec = QuizSpec::try_from(request).unwrap();
         let count_tokens = |text: &str| text.chars().count() * tokens_per_char;
-        QuizPlan::new(spec, None, &Capacity { context_len, count_tokens: &count_tokens, templates: None })
-            .unwrap()
+        let capacity = Capacity { context_len, count_tokens: &count_tokens, templates: None };
+        QuizPlan::new(spec, None, Vec::new(), &capacity).unwrap()
     }
 
     fn excerpt(item: &ItemPlan) -> &Excerpt {

@@ -166,10 +166,10 @@ impl QuizService {
         let plan = tokio::task::spawn_blocking(move || {
             let comparison = Comparison::of(&spec, embedder.as_ref())?;
             let plan = writer.with_capacity(templates.as_ref(), |capacity| {
-                QuizPlan::new(spec, library.as_ref(), capacity)
+                QuizPlan::new(spec, library.as_ref(), earlier, capacity)
             });
             let plan = plan.map_err(|error| internal(&error))?;
-            Ok(QuizPlan { comparison, earlier, ..plan })
+            Ok(QuizPlan { comparison, ..plan })
         });
         plan.await.map_err(|panic| internal(&panic))?
     }

@@ -127,7 +127,7 @@ mod tests {
                 let spec =
                     QuizSpec::try_from(serde_json::from_value::<QuizRequest>(request).unwrap()).unwrap();
                 let capacity = Capacity { context_len: 4096, count_tokens: &str::len, templates: None };
-                QuizPlan::new(spec, None, &capacity).unwrap()
+                QuizPlan::new(spec, None, Vec::new(), &capacity).unwrap()
             };
             let plan = (0..).map(plan).find(|plan| !plan.items[1].truth).unwrap();
             let sentences = |item: &ItemPlan| -> Vec<String> {
@@ -161,7 +161,7 @@ mod tests {
         });
         let spec = QuizSpec::try_from(serde_json::from_value::<QuizRequest>(request).unwrap()).unwrap();
         let capacity = Capacity { context_len: 4096, count_tokens: &str::len, templates: None };
-        let plan = QuizPlan::new(spec, None, &capacity).unwrap();
+        let plan = QuizPlan::new(spec, None, Vec::new(), &capacity).unwrap();
         let candidates = plan.items.iter().map(|item| match &item.ground {
             Ground::Text(excerpt) => excerpt.candidates.clone(),
             Ground::Memory => panic!("it has a source"),
