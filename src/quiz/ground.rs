@@ -170,10 +170,14 @@ fn spread(Text { source, citation, usable, spent }: &Text, count: usize, seed: u
         let middle = block[block.len() / 2];
         let shown = passages.iter().find(|passage| passage.contains(&middle));
         let shown = shown.expect("every sentence is in a passage").clone();
-        let mut candidates: Vec<usize> = block.iter().copied().filter(|idx| shown.contains(idx)).collect();
-        if candidates.iter().any(|idx| !spent.contains(idx)) {
-            candidates.retain(|idx| !spent.contains(idx));
-        }
+        let part = |sentences: &[usize], may_be_spent: bool| -> Vec<usize> {
+            let fits = |idx: &usize| shown.contains(idx) && (may_be_spent || !spent.contains(idx));
+            sentences.iter().copied().filter(fits).collect()
+        };
+        // Rather one that another item has too than one that was asked about.
+        let choices = [part(block, false), part(usable, false), part(block, true)];
+        let mut candidates =
+            choices.into_iter().find(|part| !part.is_empty()).expect("the middle is in the block");
         shuffle(&mut candidates, derive(seed, Purpose::Candidates, index, 0));
         Excerpt { source: Arc::clone(source), citation: citation.clone(), shown, candidates }
     };
@@ -323,8 +327,8 @@ mod tests {
             sentences(QuizRequest { source, topic: None, exclude: Some(exclude), ..topic("", count) })
         };
         assert_eq!(source(2, &["What is deep?"]), [[one], [three]]);
-        // There are too few: each item rests on another where it can.
-        assert_eq!(source(2, &["What is high?", "What is deep?"]), [[one], [three]]);
+        // There are too few: what there is, is shared; and when there is nothing, all come again.
+        assert_eq!(source(2, &["What is high?", "What is deep?"]), [[three], [three]]);
         assert_eq!(source(1, &["What is high?", "What is deep?", "What is thick?"])[0].len(), 3);
     }
 
