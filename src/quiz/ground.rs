@@ -36,6 +36,8 @@ pub(super) struct Excerpt {
 const MAX_PASSAGE_CHARS: usize = 1200;
 /// Passages looked at for each item: some have no sentence that is good to ask about.
 const PASSAGES_EACH: usize = 2;
+/// Passages looked at beyond those, at most: one for each question that was asked before.
+const MAX_SPENT_PASSAGES: usize = 100;
 /// Where a title holds this much of a topic, every sentence under it is about the topic.
 const ON_TOPIC: f32 = 0.99;
 
@@ -53,7 +55,8 @@ impl Ground {
         let texts = match (&spec.subject, library) {
             (Subject::Source(source), _) => vec![Text::of_asker(source, spent, count)],
             (Subject::Topic(topic), Some(library)) => {
-                texts(&library.find(topic, spec.language.code(), PASSAGES_EACH * count)?, spent)
+                let passages = PASSAGES_EACH * count + spent.len().min(MAX_SPENT_PASSAGES);
+                texts(&library.find(topic, spec.language.code(), passages)?, spent)
             }
             (Subject::Topic(_), None) => Vec::new(),
         };
@@ -114,17 +117,20 @@ fn texts(found: &Found, spent: &Spent) -> Vec<Text> {
     found.passages.iter().filter_map(text).collect()
 }
 
-/// The texts for `count` items, at most one for each: without what was asked about before, where the rest suffices.
+/// The texts for `count` items, at most one for each: without what was asked about before where the rest suffices, and
+/// else those first that have something new.
 fn fresh(mut texts: Vec<Text>, count: usize) -> Vec<Text> {
     let is_fresh = |text: &Text, idx: &usize| !text.spent.contains(idx);
     let fresh = |text: &Text| text.usable.iter().filter(|idx| is_fresh(text, idx)).count();
-    if texts.iter().map(fresh).sum::<usize>() >= count {
+    let suffices = texts.iter().map(fresh).sum::<usize>() >= count;
+    texts.sort_by_key(|text| fresh(text) == 0);
+    texts.truncate(count);
+    if suffices {
         texts.retain(|text| fresh(text) > 0);
         for text in &mut texts {
             text.usable.retain(|idx| !text.spent.contains(idx));
         }
     }
-    texts.truncate(count);
     texts
 }
 
@@ -184,7 +190,7 @@ fn spread(Text { source, citation, usable, spent }: &Text, count: usize, seed: u
     (0..count).map(place).collect()
 }
 
-/// The best sentences, if there is one for each item that was not asked about; else the fair ones too; poor ones
+/// The best sentences, if as many of them as there are items were not asked about; else the fair ones too; poor ones
 /// alone if need be.
 fn usable_sentences(source: &Source, spent: &HashSet<usize>, count: usize) -> Vec<usize> {
     let good = at_least(source, Worth::Good);

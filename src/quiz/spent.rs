@@ -26,6 +26,11 @@ impl Spent {
         Self { entries: entries.collect() }
     }
 
+    /// Of how many questions and answers it knows.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// The sentences of `source` that were asked about.
     pub(super) fn sentences(&self, source: &Source) -> HashSet<usize> {
         if self.entries.is_empty() {
