@@ -163,7 +163,11 @@ fn asks_for_another_kind(stem: &str, answer: &str) -> bool {
         "what percentage",
         "how often",
     ];
-    const FOR_NO_NUMBER: [&str; 4] = ["who ", "whose ", "where ", "why "];
+    #[rustfmt::skip]
+    const FOR_NO_NUMBER: [&str; 12] = [
+        "who ", "whose ", "where ", "why ", "how do ", "how does ", "how did ", "how is ", "how are ", "how was ",
+        "how were ", "how can ",
+    ];
     #[rustfmt::skip]
     const NUMBER_WORDS: [&str; 26] = [
         "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "twenty",
@@ -243,6 +247,7 @@ mod tests {
         check("How many towns have a tower?", "twenty-two", &[], &[]);
         check("How long does it take to get there?", "a few days", &[], &[]);
         check("Who built the tower?", "1889", &[], &[Flaw::WrongKindOfAnswer]);
+        check("How does the lift of the tower work?", "1889", &[], &[Flaw::WrongKindOfAnswer]);
         check("Which town is not in Italy?", "Paris", &["Rome", "Milan", "Turin"], &[Flaw::NegativeStem]);
         check("Which town?", "Paris", &["Rome", "None of the above", "Milan"], &[Flaw::AllOrNoneOfTheAbove]);
         check(
