@@ -8,7 +8,7 @@ use super::ground::{Excerpt, Ground};
 use super::item::{Answer, Check, Evidence, ItemStatus, QuizItem, RejectReason};
 use super::language::Language;
 use super::meaning::Comparison;
-use super::options::renumber_repeats;
+use super::options::replace_repeats;
 use super::plan::QuizPlan;
 use super::prompt::{About, ItemPrompt};
 use super::seed::{Purpose, derive, shuffle};
@@ -119,7 +119,8 @@ impl QuizPlan {
     pub(super) fn item(&self, index: usize, attempt: usize, reply: &str) -> Result<QuizItem, RejectReason> {
         let (plan, spec) = (&self.items[index], &self.spec);
         let mut draft = Draft::parse(plan.kind, reply)?;
-        renumber_repeats(&mut draft);
+        let others = plan.ground.other_sentences(draft.evidence.as_deref());
+        replace_repeats(&mut draft, &others);
         let (kind, language) = (plan.kind, &spec.language);
         let (checks, evidence, citation) = match &plan.ground {
             Ground::Memory => {

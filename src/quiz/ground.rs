@@ -65,6 +65,13 @@ impl Ground {
         }
         Ok(deal(&fresh(texts, count), count, seed).into_iter().map(Self::Text).collect())
     }
+
+    /// What is shown of a text beside the evidence.
+    pub(super) fn other_sentences(&self, evidence: Option<&str>) -> Vec<&str> {
+        let Self::Text(excerpt) = self else { return Vec::new() };
+        let shown = excerpt.shown.clone().map(|idx| excerpt.source.sentence_text(idx));
+        shown.filter(|sentence| Some(*sentence) != evidence).collect()
+    }
 }
 
 impl Excerpt {

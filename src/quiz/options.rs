@@ -4,6 +4,7 @@ use super::draft::Draft;
 use super::flaws::Flaw;
 use super::form::Form;
 use super::number::neighbours;
+use super::span::answer_spans;
 use super::wording::words;
 
 /// The words of an option, without an article before them.
@@ -43,20 +44,40 @@ pub(super) fn options_are_uniform(draft: &Draft) -> bool {
         && (Form::of(&draft.answer) == Form::Number || longest <= MAX_LENGTH_RATIO * shortest.max(2))
 }
 
-/// Gives each wrong option that repeats the key or one before it another number, where it has a number: a small model
-/// that has written "18th century" likes to write it again, attempt after attempt.
-pub(super) fn renumber_repeats(draft: &mut Draft) {
+/// Gives each wrong option that repeats the key or one before it something else: another number, where it has a number,
+/// or words of the key's form from other `sentences` of the text. A small model that has written "18th century" likes to
+/// write it again, attempt after attempt.
+pub(super) fn replace_repeats(draft: &mut Draft, sentences: &[&str]) {
     for idx in 0..draft.distractors.len() {
         let repeats = |option: &str, taken: &[&String]| taken.iter().any(|other| bare(other) == bare(option));
         let (before, this) = draft.distractors.split_at(idx);
         let before: Vec<&String> = before.iter().chain([&draft.answer]).collect();
         if repeats(&this[0], &before) {
             let all: Vec<&String> = draft.distractors.iter().chain([&draft.answer]).collect();
-            if let Some(other) = neighbours(&this[0]).into_iter().find(|text| !repeats(text, &all)) {
+            let number = neighbours(&this[0]).into_iter().find(|text| !repeats(text, &all));
+            if let Some(other) = number.or_else(|| words_like_the_key(draft, sentences)) {
                 draft.distractors[idx] = other;
             }
         }
     }
+}
+
+/// The first words that look like the key and have nothing of it, of the question or of another option.
+fn words_like_the_key(draft: &Draft, sentences: &[&str]) -> Option<String> {
+    let (form, n_words) = (Form::of(&draft.answer), words(&draft.answer).len());
+    let mut taken = words(&draft.question);
+    taken.extend(draft.distractors.iter().chain([&draft.answer]).flat_map(|option| words(option)));
+    let fits = |text: &str| {
+        let words = words(text);
+        words.len().abs_diff(n_words) <= 1 && !words.iter().any(|word| taken.contains(word))
+    };
+    sentences
+        .iter()
+        .flat_map(|sentence| answer_spans(sentence).into_iter().map(move |span| (sentence, span)))
+        .filter(|(_, span)| span.form == form)
+        .map(|(sentence, span)| &sentence[span.bytes])
+        .find(|text| fits(text))
+        .map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -64,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn repeated_options_have_other_numbers() {
+    fn repeated_options_are_replaced() {
         let check = |answer: &str, distractors: [&str; 3], expected: [&str; 3]| {
             let mut draft = Draft {
                 evidence: None,
@@ -73,7 +94,9 @@ mod tests {
                 distractors: distractors.map(str::to_owned).to_vec(),
                 explanation: None,
             };
-            renumber_repeats(&mut draft);
+            let sentences =
+                ["It lies between Which and Oslo Fjord, Bergen and private schools.", "Turin is far."];
+            replace_repeats(&mut draft, &sentences);
             assert_eq!(draft.distractors, expected, "{answer} {distractors:?}");
         };
         check("30", ["10", "20", "10"], ["10", "20", "40"]);
@@ -89,7 +112,9 @@ mod tests {
         check("1.5 km", ["1.5 km", "1.4 km", "2 km"], ["1.6 km", "1.4 km", "2 km"]);
         check("12月", ["1月", "1月", "3月"], ["1月", "2月", "3月"]);
         // No number, or none of its kind is left.
-        check("Paris", ["Rome", "Rome", "Oslo"], ["Rome", "Rome", "Oslo"]);
+        check("Paris", ["Rome", "Rome", "Oslo"], ["Rome", "Bergen", "Oslo"]);
+        check("Paris", ["Rome", "Paris", "Rome"], ["Rome", "Oslo Fjord", "Bergen"]);
+        check("iron", ["steel", "steel", "tin"], ["steel", "private schools", "tin"]);
         check("Paris", ["Rome", "Lyon", "Oslo"], ["Rome", "Lyon", "Oslo"]);
         let long = "1234567890123456";
         check(long, [long, "1", "2"], [long, "1", "2"]);
