@@ -15,6 +15,7 @@ import re
 
 MAX_PASSAGE_CHARS = 1200  # as in src/quiz/plan.rs
 PASSAGE_CHARS = (300, 500, 500, 700, MAX_PASSAGE_CHARS)  # Shorter ones cost less to learn from.
+MAX_READ_CHARS = 80
 DISTRACTORS = 3
 HELD_OUT_SHARE = 0.1
 
@@ -27,6 +28,7 @@ class Example:
     reply: list[tuple[str, float]]
     passage: str | None = None
     topic: str | None = None
+    question: str | None = None  # to be answered, if the task is `read`
 
 
 def read(data, name):
@@ -127,6 +129,7 @@ class Passage:
     title: str
     text: str
     asked: list[Asked]
+    read: list[tuple[str, str]]  # questions that it answers, good ones to ask or not, and their answers
 
 
 def kind_of_answer(question):
@@ -201,6 +204,17 @@ def asked_of(record, sentence_list, vocabulary):
     return Asked(question, answer, sentence, kind_of_answer(question), record["answers"])
 
 
+def read_of(record, sentence_list):
+    """The record's question and its answer in as few words as the server's grammar has it, or None."""
+    question = tidy_question(record["question"])
+    found = [answer for answer in record["answers"] if any(answer in sentence for sentence in sentence_list)]
+    spans = [span for answer in found if (span := as_span(answer))]
+    answer = min(spans or [folded(answer).strip(" .,;:") for answer in found], key=len, default="")
+    if not 1 <= len(answer) <= MAX_READ_CHARS or not 8 <= len(question) <= 200 or re.search(r'[\\<>{}|]', question):
+        return None
+    return question, answer
+
+
 def passages(records, vocabulary, random):
     """The articles cut as the server cuts a source, with the questions on each piece."""
     articles = {}
@@ -224,15 +238,17 @@ def passages(records, vocabulary, random):
             text = "".join(gap + sentence for gap, sentence, _ in piece).strip()
             if len(text) > MAX_PASSAGE_CHARS:
                 continue
-            asked, seen = [], set()
+            asked, read, seen = [], {}, set()
             for group in {id(group): group for _, _, group in piece}.values():
                 here = [sentence for _, sentence, of in piece if of is group]
                 for record in group:
+                    if answered := read_of(record, here):
+                        read[answered[0]] = answered[1]
                     if (question := asked_of(record, here, vocabulary)) and question.question not in seen:
                         seen.add(question.question)
                         asked.append(question)
-            if asked:
-                made.append(Passage(title, text, asked))
+            if read:
+                made.append(Passage(title, text, asked, list(read.items())))
     return made
 
 
@@ -381,8 +397,15 @@ def statement(passage, sentence, truth, pool, random):
     return None
 
 
+def reading(passage, question, answer):
+    """A person's question, or a statement that is true or false, to be answered from the passage."""
+    answer = answer if isinstance(answer, bool) else folded(answer)
+    return Example("read", [(f'{{"answer":{json.dumps(answer, ensure_ascii=False)}}}', 1.0)], passage.text, question=question)
+
+
 def passage_examples(all_passages, random):
-    """Examples by passage: one of each question a person asked, and a statement to most of them."""
+    """Examples by passage: one of each good question that a person asked, a statement to most of them, and all of
+    both to be answered."""
     of_article = {}
     for passage in all_passages:
         of_article.setdefault(passage.title, []).append(passage)
@@ -396,7 +419,10 @@ def passage_examples(all_passages, random):
         evidence = sorted({asked.evidence for asked in passage.asked})
         random.shuffle(evidence)
         statements = (statement(passage, sentence, truth, pool, random) for sentence, truth in zip(evidence, (False, False, True)))
-        examples += [example for example in statements if example]
+        for example in filter(None, statements):
+            shown = json.loads("".join(text for text, _ in example.reply))
+            examples += [example, reading(passage, shown["question"], shown["answer"])]
+        examples += [reading(passage, question, answer) for question, answer in passage.read]
         random.shuffle(examples)
         made.append(examples)
     return made

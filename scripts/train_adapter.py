@@ -17,6 +17,7 @@ from its last checkpoint when it is started again with the same arguments.
 
 import argparse
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -30,14 +31,14 @@ import jinja2
 import numpy
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 import quiz_examples
 
 PASSAGE_SETS = ("en-squad-dev", "en-fairytaleqa")
 TRIVIA_SETS = ("en-opentriviaqa", "en-opentdb")
-MAX_ROW_TOKENS = 640
+MAX_ROW_TOKENS = 900
 
 
 # --- the base
@@ -160,17 +161,16 @@ class Model(torch.nn.Module):
         powers = torch.arange(0, config.head_dim, 2).float() / config.head_dim
         angles = batch.positions[:, None, :, None].float() / config.rope_base**powers
         cos, sin = (torch.cat((wave, wave), -1) for wave in (angles.cos(), angles.sin()))
-        mask = batch.mask.expand(-1, config.heads, -1, -1).flatten(0, 1)
         x = F.embedding(batch.tokens, self.embedding)
         for layer in self.layers:
             norms = [getattr(layer, part) for part in NORMS]
             linears = [getattr(layer, part.rsplit(".", 1)[-1]).matrices() for part in LINEARS]
-            x = layer_of(x, cos, sin, mask, norms, linears, (config.heads, config.kv_heads, config.epsilon))
+            x = layer_of(x, cos, sin, batch.layouts, norms, linears, (config.heads, config.kv_heads, config.epsilon))
         x = normed(x.flatten(0, 1)[batch.predicts], self.norm, config.epsilon)
         return F.linear(x, self.embedding)
 
 
-def layer_of(x, cos, sin, mask, norms, linears, sizes):
+def layer_of(x, cos, sin, layouts, norms, linears, sizes):
     """One layer as a function of its weights. Everything large stays bfloat16: on a CPU, what is not a matrix
     product is limited by memory."""
     (heads, kv_heads, epsilon), (batch, length, width) = sizes, x.shape
@@ -180,14 +180,39 @@ def layer_of(x, cos, sin, mask, norms, linears, sizes):
     q = rotated(in_heads(adapted(h, *q_proj), heads) * (width // heads) ** -0.5, cos, sin)
     k = rotated(in_heads(adapted(h, *k_proj), kv_heads), cos, sin)
     v = in_heads(adapted(h, *v_proj), kv_heads)
-    k, v = (y.repeat_interleave(heads // kv_heads, dim=1) for y in (k, v))
-    # Spelt out, the mask as what the product is added to: the fused kernel goes backward slowly on a CPU.
-    q, k, v = (y.flatten(0, 1) for y in (q, k, v))
-    scores = torch.baddbmm(mask, q, k.transpose(-1, -2))
-    y = (torch.softmax(scores, -1) @ v).view(batch, heads, length, -1)
+    y = torch.stack([attention(*of_row, layout) for *of_row, layout in zip(q, k, v, layouts)])
     x = x + adapted(y.transpose(1, 2).reshape(batch, length, width), *o_proj)
     h = normed(x, norms[1], epsilon)
     return x + adapted(F.silu(adapted(h, *gate_proj)) * adapted(h, *up_proj), *down_proj)
+
+
+def attention(q, k, v, layout):
+    """Of one row, `[heads, length, head_dim]`: the prefix by itself, then each branch with the prefix before it. What
+    no token may see is not computed; that is two thirds of a row's square."""
+    heads, length, head_dim = q.shape
+    q = q.unflatten(0, (k.shape[0], -1))  # Heads that share keys and values stand together.
+    shared, ends = layout[0], layout[1:]
+    parts = [attend(q[:, :, :shared], k[:, :shared], v[:, :shared], 0)] if shared else []
+    for start, end in zip(layout, ends):
+        seen = (torch.cat((y[:, :shared], y[:, start:end]), 1) for y in (k, v))
+        parts.append(attend(q[:, :, start:end], *seen, shared))
+    parts.append(q.new_zeros(*q.shape[:2], length - layout[-1], head_dim))
+    return torch.cat(parts, 2).flatten(0, 1)
+
+
+def attend(q, k, v, shared):
+    """The last tokens of `k` and `v` are those of `q`; each sees what is up to it, and all of what is before."""
+    groups, of_group, length, head_dim = q.shape
+    mask = causal_mask(length, shared, of_group).expand(groups, -1, -1)
+    # Spelt out: the fused kernel goes backward slowly on a CPU.
+    scores = torch.baddbmm(mask, q.flatten(1, 2), k.transpose(-1, -2))
+    return (torch.softmax(scores, -1) @ v).view(groups, of_group, length, head_dim)
+
+
+@functools.lru_cache(maxsize=4096)
+def causal_mask(length, shared, of_group):
+    later = torch.ones(length, shared + length, dtype=torch.bool).triu(shared + 1)
+    return torch.zeros(later.shape, dtype=torch.bfloat16).masked_fill(later, -1e9).repeat(of_group, 1)
 
 
 def adapted(x, weight, a, b):
@@ -224,7 +249,7 @@ class Row:
 class Batch:
     tokens: torch.Tensor
     positions: torch.Tensor
-    mask: torch.Tensor
+    layouts: list[list[int]]  # of each row: where its prefix ends, and then each branch
     predicts: torch.Tensor  # places, in the flattened rows, whose next token counts
     targets: torch.Tensor
     weights: torch.Tensor
@@ -234,11 +259,14 @@ class Rows:
     def __init__(self, base, manifest):
         quiz = manifest["quiz"]
         self.base, self.system = base, quiz["system"]
-        self.user = jinja2.Environment().from_string(quiz["user"])
+        self.user, self.read = (jinja2.Environment().from_string(quiz[key]) for key in ("user", "read"))
         self.ids = lambda text: base.tokenizer.encode(text, add_special_tokens=False).ids
 
     def prompt(self, example):
-        user = self.user.render(passage=example.passage, topic=example.topic, task=example.task)
+        template = self.read if example.task == "read" else self.user
+        user = template.render(
+            passage=example.passage, topic=example.topic, task=example.task, question=example.question
+        )
         messages = [{"role": "system", "content": self.system}, {"role": "user", "content": user}]
         return self.base.template.render(messages=messages, add_generation_prompt=True)
 
@@ -268,29 +296,25 @@ class Rows:
 
 def batch_of(rows):
     length = -(-max(len(row) for row in rows) // 32) * 32
-    tokens, positions, branch = (torch.zeros(len(rows), length, dtype=torch.long) for _ in range(3))
-    branch.fill_(-1)
-    predicts, targets, weights = [], [], []
+    tokens, positions = (torch.zeros(len(rows), length, dtype=torch.long) for _ in range(2))
+    layouts, predicts, targets, weights = [], [], [], []
     for at, row in enumerate(rows):
         shared = len(row.prefix)
         tokens[at, :shared] = torch.tensor(row.prefix)
         positions[at, :shared] = torch.arange(shared)
-        branch[at, :shared] = 0
         place = shared
-        for index, (ids, weight) in enumerate(row.branches):
+        layouts.append([shared])
+        for ids, weight in row.branches:
             here = slice(place, place + len(ids))
             tokens[at, here] = torch.tensor(ids)
             positions[at, here] = torch.arange(shared, shared + len(ids))
-            branch[at, here] = index + 1
             counts = [offset for offset in range(1, len(ids)) if weight[offset] > 0]
             predicts += [at * length + place + offset - 1 for offset in counts]
             targets += [ids[offset] for offset in counts]
             weights += [weight[offset] for offset in counts]
             place += len(ids)
-    sees = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
-    sees &= torch.ones(length, length, dtype=torch.bool).tril()
-    mask = torch.zeros(len(rows), 1, length, length, dtype=torch.bfloat16).masked_fill(~sees[:, None], -1e9)
-    return Batch(tokens, positions, mask, torch.tensor(predicts), torch.tensor(targets), torch.tensor(weights))
+            layouts[-1].append(place)
+    return Batch(tokens, positions, layouts, torch.tensor(predicts), torch.tensor(targets), torch.tensor(weights))
 
 
 def batches_of(rows, max_tokens, shuffle):
@@ -306,8 +330,8 @@ def batches_of(rows, max_tokens, shuffle):
                 batch = []
             batch.append(row)
         made.append(batch)
-    # What is left of a window may be one row, too few for a step of its own.
-    made = [batch for batch in made if len(batch) > 1]
+    # What is left of a window may be one short row, too few for a step of its own.
+    made = [batch for batch in made if sum(len(row) for row in batch) > max_tokens // 4]
     shuffle.shuffle(made)
     return made
 
@@ -387,6 +411,8 @@ def train(worker, arguments):
     log(f"{len(train_rows)} rows, {items} items, {tokens} tokens, {steps} steps; held out: {json.dumps(out)}")
 
     model = Model(base, arguments.rank, arguments.scale, arguments.seed)
+    if arguments.adapter:
+        read_adapter(model, arguments.adapter)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     log(f"{sum(parameter.numel() for parameter in parameters)} parameters to learn")
     optimizer = torch.optim.AdamW(parameters, lr=arguments.lr, weight_decay=0.01, betas=(0.9, 0.98))
@@ -432,12 +458,19 @@ def train(worker, arguments):
 # --- what is written
 
 
+def peft_name(name):
+    _, layer, part, matrix = name.split(".")
+    part = next(path for path in LINEARS if path.endswith(part))
+    return f"base_model.model.model.layers.{layer}.{part}.{matrix}.weight"
+
+
+def read_adapter(model, path):
+    tensors = load_file(path)
+    model.load_state_dict({name: tensors[peft_name(name)].float() for name in model.state_dict()})
+
+
 def write_adapter(model, arguments, base_name):
-    tensors = {}
-    for name, parameter in model.state_dict().items():
-        _, layer, part, matrix = name.split(".")
-        part = next(path for path in LINEARS if path.endswith(part))
-        tensors[f"base_model.model.model.layers.{layer}.{part}.{matrix}.weight"] = parameter.bfloat16().contiguous()
+    tensors = {peft_name(name): parameter.bfloat16().contiguous() for name, parameter in model.state_dict().items()}
     save_file(tensors, arguments.model / "adapter_model.safetensors", {"format": "pt"})
     config = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_name,
@@ -478,6 +511,7 @@ def main():
     parser.add_argument("--base", type=pathlib.Path, required=True, help="GGUF file of the base")
     parser.add_argument("--model", type=pathlib.Path, required=True, help="folder with the manifest; the adapter is written to it")
     parser.add_argument("--work", type=pathlib.Path, required=True, help="folder for checkpoints")
+    parser.add_argument("--adapter", type=pathlib.Path, help="go on from this adapter_model.safetensors, of the same rank")
     parser.add_argument("--merge", type=pathlib.Path, help="write the merged model to this folder too")
     parser.add_argument("--rank", type=int, default=24)
     parser.add_argument("--scale", type=int, default=2)
