@@ -70,8 +70,8 @@ impl Loaded {
         if let Some(library) = &library {
             quizzes = quizzes.with_library(library.clone());
         }
-        if let Some(QuizTexts { languages, system, user }) = model.quiz_texts() {
-            let templates = PromptTemplates::new(languages.clone(), system.clone(), user)
+        if let Some(QuizTexts { languages, system, user, read }) = model.quiz_texts() {
+            let templates = PromptTemplates::new(languages.clone(), system.clone(), user, read.as_deref())
                 .with_context(|| format!("the manifest of the model {name} cannot be used"))?;
             quizzes = quizzes.with_templates(templates);
         }

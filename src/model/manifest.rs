@@ -50,6 +50,8 @@ pub struct QuizTexts {
     pub languages: Vec<String>,
     pub system: String,
     pub user: String,
+    /// For a model that was trained to answer questions too.
+    pub read: Option<String>,
 }
 
 /// The file as it is written.

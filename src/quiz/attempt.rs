@@ -11,6 +11,8 @@ use super::meaning::Comparison;
 use super::options::replace_repeats;
 use super::plan::QuizPlan;
 use super::prompt::{About, ItemPrompt};
+use super::prompt_templates::ReadTemplate;
+use super::round_trip::WayBack;
 use super::seed::{Purpose, derive, shuffle};
 use super::spec::{CheckPolicy, ItemKind, Subject};
 use super::wording::fold_spaces;
@@ -21,7 +23,7 @@ use sha2::{Digest, Sha256};
 /// Sentences one attempt chooses from; the next attempt goes on to the next ones.
 const CANDIDATES: usize = 3;
 /// Drafts that are written beyond those the best is chosen from, while none has passed.
-const RETRIES: usize = 3;
+const RETRIES: usize = 5;
 /// Greedy decoding would write a rejected item once more.
 const MIN_RETRY_TEMPERATURE: f32 = 0.5;
 
@@ -31,10 +33,31 @@ impl QuizPlan {
         self.request_as(self.items[index].kind, index, attempt)
     }
 
-    /// What the round trip of the item comes after. Whatever the kind, it is the prompt for a short answer:
-    /// after it a question follows most closely from the answer before it.
-    pub(super) fn round_trip_prompt(&self, index: usize, attempt: usize) -> Prompt {
-        self.request_as(ItemKind::ShortAnswer, index, attempt).prompt
+    /// Drafts of an item that are written at the same time.
+    pub(super) fn drafts_at_once(&self, index: usize) -> usize {
+        // Who can read knows of each draft how good it is: then the next is written only if it could be better.
+        if self.reads(index) { 1 } else { self.spec.candidates }
+    }
+
+    /// Whether the model answers the questions of the item to find out what they ask for.
+    fn reads(&self, index: usize) -> bool {
+        let item = &self.items[index];
+        let asks = item.kind != ItemKind::TrueFalse && matches!(item.ground, Ground::Text(_));
+        asks && self.spec.round_trip != CheckPolicy::Off && self.reader().is_some()
+    }
+
+    /// How the model is asked for the way back from the question.
+    pub(super) fn way_back(&self, index: usize, attempt: usize, question: &str) -> WayBack {
+        if let (Some(reader), Ground::Text(excerpt)) = (self.reader(), &self.items[index].ground) {
+            return WayBack::Read(Prompt::Chat(reader.messages(&excerpt.passage(), question)));
+        }
+        // Whatever the kind, the prompt for a short answer: after it a question follows most closely from the answer
+        // before it.
+        WayBack::Ask(self.request_as(ItemKind::ShortAnswer, index, attempt).prompt)
+    }
+
+    fn reader(&self) -> Option<ReadTemplate<'_>> {
+        self.templates.as_ref().filter(|templates| templates.speak(&self.spec.language))?.reading()
     }
 
     fn request_as(&self, kind: ItemKind, index: usize, attempt: usize) -> TextRequest {

@@ -1,5 +1,6 @@
 use super::item::{Check, ItemStatus, QuizItem};
 use super::meaning::Meaning;
+use super::round_trip::is_sure;
 use super::spec::{CheckPolicy, ItemKind, QuizSpec};
 use crate::generation::TextSummary;
 use std::cmp::Ordering;
@@ -8,8 +9,8 @@ use std::cmp::Ordering;
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
     pub(super) item: QuizItem,
-    /// By how much its question asks for its key and nothing else; absent if that was not tried or failed.
-    lead: Option<f32>,
+    /// How well its question asks for its key; absent if that was not tried or failed.
+    round_trip: Option<f32>,
     /// What it means, where that is compared.
     pub(super) meaning: Option<Meaning>,
     /// How sure the model was of what it wrote.
@@ -18,12 +19,12 @@ pub(super) struct Candidate {
 
 impl Candidate {
     pub(super) fn new(item: QuizItem, summary: &TextSummary) -> Self {
-        Self { item, lead: None, meaning: None, mean_logprob: summary.mean_logprob }
+        Self { item, round_trip: None, meaning: None, mean_logprob: summary.mean_logprob }
     }
 
     /// It passed the round trip.
-    pub(super) fn pass(&mut self, lead: f32) {
-        self.lead = Some(lead);
+    pub(super) fn pass(&mut self, fit: f32) {
+        self.round_trip = Some(fit);
         self.item.status = ItemStatus::Checked;
         self.item.checks.push(Check::RoundTrip);
         if self.item.kind == ItemKind::MultipleChoice {
@@ -44,6 +45,11 @@ impl Candidate {
         self.meaning.as_ref().is_some_and(|meaning| meaning.plausible == Some(false))
     }
 
+    /// Of a model that reads: no other draft is likely to be better.
+    pub(super) fn is_sure(&self) -> bool {
+        self.round_trip.is_some_and(is_sure) && self.item.flaws.is_empty() && !self.is_implausible()
+    }
+
     /// Greater is better. What the request does not look at decides nothing.
     pub(super) fn compare(&self, other: &Self, spec: &QuizSpec) -> Ordering {
         let n_flaws = |draft: &Self| match spec.clean {
@@ -53,10 +59,10 @@ impl Candidate {
         let by = |a: Option<f32>, b: Option<f32>| {
             a.unwrap_or(f32::NEG_INFINITY).total_cmp(&b.unwrap_or(f32::NEG_INFINITY))
         };
-        (self.lead.is_some().cmp(&other.lead.is_some()))
+        (self.round_trip.is_some().cmp(&other.round_trip.is_some()))
             .then(n_flaws(other).cmp(&n_flaws(self)))
             .then(other.is_implausible().cmp(&self.is_implausible()))
-            .then(by(self.lead, other.lead))
+            .then(by(self.round_trip, other.round_trip))
             .then(by(self.mean_logprob, other.mean_logprob))
     }
 }

@@ -10,7 +10,7 @@ use super::service::{QuizUsage, internal};
 use super::spec::CheckPolicy;
 use super::writer::{Reply, Writer};
 use crate::engine::EngineError;
-use crate::generation::{GenerateError, Likelihood, WeighRequest};
+use crate::generation::{GenerateError, WeighRequest};
 use futures_util::future::{BoxFuture, try_join_all};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,8 +32,17 @@ pub(super) struct Written {
     pub(super) usage: QuizUsage,
 }
 
+impl Written {
+    /// What there is need not be added to.
+    fn suffices(&self, plan: &QuizPlan) -> bool {
+        let may_be_better = self.next_attempt < plan.spec.candidates;
+        if may_be_better { self.drafts.iter().any(Candidate::is_sure) } else { !self.drafts.is_empty() }
+    }
+}
+
 /// Writes one item, from the given attempt on, until drafts pass what can be checked alone. The first time
-/// as many are written at once as the best is to be chosen from, later one by one.
+/// as many are written as the best is to be chosen from, at once, or where the model reads them until one is sure;
+/// later one by one.
 ///
 /// # Errors
 /// What ends the whole quiz: the engine is gone, or its queue stays full.
@@ -51,8 +60,8 @@ pub(super) async fn write_item(
         rejected: Vec::new(),
         usage: QuizUsage::default(),
     };
-    while written.drafts.is_empty() && written.next_attempt < plan.max_attempts() {
-        let at_once = if written.next_attempt == 0 { plan.spec.candidates } else { 1 };
+    while written.next_attempt < plan.max_attempts() && !written.suffices(&plan) {
+        let at_once = if written.next_attempt == 0 { plan.drafts_at_once(index) } else { 1 };
         let attempts = written.next_attempt..written.next_attempt + at_once;
         written.next_attempt = attempts.end;
         let drafts = attempts.map(|attempt| write_draft(&plan, &*writer, index, attempt, accepted.take()));
@@ -105,16 +114,15 @@ async fn write_draft(
     let mut candidate = plan.item(index, attempt, &text).map(|item| Candidate::new(item, &summary));
     if let Ok(drafted) = &mut candidate
         && plan.spec.round_trip != CheckPolicy::Off
-        && let Some(trip) = RoundTrip::of(&drafted.item)
+        && let way = plan.way_back(index, attempt, &drafted.item.question)
+        && let Some(trip) = RoundTrip::of(&drafted.item, way)
     {
-        let requests = trip.requests(&drafted.item, &plan.round_trip_prompt(index, attempt));
         let weigh = |request: WeighRequest| when_there_is_room(move || writer.weigh(request.clone()));
-        match try_join_all(requests.into_iter().map(weigh)).await {
-            Ok(weighed) => {
+        match trip.verdict(&drafted.item, weigh).await {
+            Ok((verdict, weighed)) => {
                 weighed.iter().for_each(|likelihood| usage.add((&likelihood.sequence).into()));
-                let weights: Vec<f32> = weighed.iter().map(Likelihood::mean).collect();
-                match trip.verdict(&weights) {
-                    Ok(lead) => drafted.pass(lead),
+                match verdict {
+                    Ok(fit) => drafted.pass(fit),
                     Err(reason) if plan.spec.round_trip == CheckPolicy::Require => candidate = Err(reason),
                     Err(_) => {}
                 }

@@ -15,10 +15,10 @@ use super::spec::{CheckPolicy, ItemKind, QuizSpec, Subject};
 use super::writer::{Reply, Writer};
 use crate::embedding::Embedder;
 use crate::engine::SequenceSummary;
-use crate::generation::{GenerateError, Generator, Likelihood};
+use crate::generation::{GenerateError, Generator};
 use crate::library::Library;
 use crate::metrics::Metrics;
-use futures_util::future::{BoxFuture, try_join_all};
+use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt, unfold};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -127,8 +127,8 @@ impl QuizService {
         self.writer.model_name()
     }
 
-    /// The round trip of an item, whoever wrote it, as if this model had for `spec`: by how much its key
-    /// leads over other answers, or why it does not. `None` where there is nothing to compare.
+    /// The round trip of an item, whoever wrote it, as if this model had for `spec`: how well it asks for its key, or
+    /// why it does not. `None` where there is nothing to compare.
     ///
     /// # Errors
     /// As [`create`](Self::create).
@@ -137,11 +137,11 @@ impl QuizService {
         spec: QuizSpec,
         item: &QuizItem,
     ) -> Result<Option<Result<f32, RejectReason>>, GenerateError> {
-        let Some(trip) = RoundTrip::of(item) else { return Ok(None) };
         let plan = self.plan(spec).await?;
-        let requests = trip.requests(item, &plan.round_trip_prompt(0, 0));
-        let weighed = try_join_all(requests.into_iter().map(|request| self.writer.weigh(request))).await?;
-        Ok(Some(trip.verdict(&weighed.iter().map(Likelihood::mean).collect::<Vec<_>>())))
+        let way = plan.way_back(0, 0, &item.question);
+        let Some(trip) = RoundTrip::of(item, way) else { return Ok(None) };
+        let (verdict, _) = trip.verdict(item, |request| self.writer.weigh(request)).await?;
+        Ok(Some(verdict))
     }
 
     /// The likeliest question of this model for an answer that stands in a sentence of the spec's source; `None`
@@ -270,7 +270,9 @@ impl Run {
     }
 
     fn start_more(&mut self) {
-        let at_once = (MAX_IN_FLIGHT.min(self.writer.slots()) / self.plan.spec.candidates).max(1);
+        let drafts =
+            (0..self.plan.items.len()).map(|index| self.plan.drafts_at_once(index)).max().unwrap_or(1);
+        let at_once = (MAX_IN_FLIGHT.min(self.writer.slots()) / drafts).max(1);
         while self.next_start < self.plan.items.len() && self.in_flight.len() < at_once {
             self.start(self.next_start, 0, None);
             self.next_start += 1;

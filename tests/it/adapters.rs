@@ -95,7 +95,8 @@ fn the_tuned_model_is_the_default_one_with_an_adapter() {
     assert_eq!(merged, 210 + 61, "all linear layers; the norms are F32 in the base");
     let texts = model.quiz_texts().unwrap();
     assert_eq!(texts.languages, ["en"]);
-    PromptTemplates::new(texts.languages.clone(), texts.system.clone(), &texts.user).unwrap();
+    let (languages, system) = (texts.languages.clone(), texts.system.clone());
+    PromptTemplates::new(languages, system, &texts.user, texts.read.as_deref()).unwrap();
 }
 
 #[test]

@@ -1,14 +1,14 @@
 use super::*;
 use crate::embedding::{Embedding, EmbeddingError};
 use crate::engine::{EngineError, FinishReason};
-use crate::generation::{Prompt, TextRequest, TextSummary, WeighRequest};
+use crate::generation::{Likelihood, Prompt, TextRequest, TextSummary, WeighRequest};
 use crate::quiz::{Flaw, ItemStatus, QuizRequest};
 use serde_json::json;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// At an item, when there is one candidate.
-const ATTEMPTS: usize = 4;
+const ATTEMPTS: usize = 6;
 
 /// Plays a model: what it writes follows from the request, when it is done from `delay`.
 struct Scripted {
@@ -275,6 +275,53 @@ async fn the_best_of_the_candidates_is_kept() {
     .await;
     check(json!({"round_trip": "prefer", "candidates": 2}), flawed, 1, &[]).await;
     check(json!({"round_trip": "prefer", "candidates": 3}), good, 2, &[]).await;
+}
+
+/// As [`the_best_of_the_candidates_is_kept`], of a model that reads: how likely the answer is to it that begins as a
+/// question is marked, the mark says, too: `Where [P likely] ...`; others are unlikely.
+#[tokio::test(start_paused = true)]
+async fn who_reads_writes_until_a_draft_is_sure() {
+    const REPLIES: &[(&str, &str)] = &[
+        ("1889", "What is the tower [G surely] of the capital called?"),
+        ("Paris", "Where does the tower stand [P perhaps]?"),
+        ("Paris", "Where did the builder of the tower live [P likely]?"),
+        ("Gustave Eiffel", "Who built the tower [G surely]?"),
+    ];
+    let check = async |request: serde_json::Value, expected: &str, calls: usize, outdone: usize| {
+        let mut scripted = Scripted::new(move |_, call| {
+            let (answer, question) = REPLIES[call.min(REPLIES.len() - 1)];
+            Ok(json!({"evidence": TOWER, "answer": answer, "question": question}).to_string())
+        });
+        scripted.weight = Box::new(|request| {
+            let Prompt::Chat(messages) = &request.prompt else { panic!("a chat") };
+            let mark = messages[1].content.split(['[', ']']).nth(1).expect("each question is marked");
+            let (marked, how) = mark.split_once(' ').expect("a beginning, and how likely it is");
+            f32::ln(match how {
+                _ if !request.text.starts_with(marked) => 0.05,
+                "surely" => 0.9,
+                "likely" => 0.7,
+                _ => 0.3,
+            })
+        });
+        let scripted = Arc::new(scripted);
+        let service = QuizService::with_writer(scripted.clone(), Arc::new(Metrics::new("scripted")));
+        let (user, read) = ("{{ passage or topic }} {{ task }}", "{{ passage }} {{ question }}");
+        let templates = PromptTemplates::new(vec!["en".to_owned()], String::new(), user, Some(read)).unwrap();
+        let mut more = json!({"source": TOWER, "kind": "short_answer"});
+        more.as_object_mut().unwrap().extend(request.as_object().unwrap().clone());
+        let (items, summary) = written(&service.with_templates(templates), more).await;
+        assert_eq!(items[0].question, expected, "{request}");
+        assert_eq!(scripted.calls.load(Ordering::SeqCst), calls, "{request}");
+        assert_eq!(summary.outdone, outdone, "{request}");
+        let is_read = request.get("round_trip").is_some() && expected != REPLIES[0].1;
+        assert_eq!(items[0].checks.contains(&Check::RoundTrip), is_read, "{request}");
+    };
+    check(json!({"candidates": 3, "round_trip": "prefer"}), REPLIES[2].1, 3, 2).await;
+    check(json!({"candidates": 8, "round_trip": "prefer"}), REPLIES[2].1, 3, 2).await;
+    check(json!({"candidates": 2, "round_trip": "prefer"}), REPLIES[1].1, 2, 1).await;
+    check(json!({"round_trip": "prefer"}), REPLIES[0].1, 1, 0).await;
+    check(json!({"round_trip": "require"}), REPLIES[1].1, 2, 0).await;
+    check(json!({}), REPLIES[0].1, 1, 0).await;
 }
 
 #[tokio::test(start_paused = true)]
