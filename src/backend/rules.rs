@@ -76,10 +76,6 @@ impl Held {
         Self(vec![0; slots])
     }
 
-    pub(super) fn positions(&self) -> &[usize] {
-        &self.0
-    }
-
     /// Checks a step's rows; until the step is done their slots hold what the rows keep.
     pub(super) fn begin_step(&mut self, limits: &Limits, rows: &[Row<'_>]) -> Result<(), BrokenRule> {
         check_rows(limits, &self.0, rows)?;

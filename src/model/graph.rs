@@ -77,6 +77,15 @@ pub struct CacheShape {
     pub head_dim: usize,
 }
 
+/// What a query or key of attention comes from, and what is done to each of its heads on the way, in this order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeadPath {
+    pub source: NodeId,
+    /// Weight and epsilon of a norm.
+    pub norm: Option<(WeightId, f32)>,
+    pub pairing: Option<Pairing>,
+}
+
 /// A weight the graph reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Weight {
@@ -123,6 +132,26 @@ impl Graph {
             _ => None,
         });
         shared.unwrap_or(1)
+    }
+
+    /// The way to a query or key that attention reads, back to the last node that is not about heads.
+    pub fn head_path(&self, node: NodeId) -> HeadPath {
+        let mut path = HeadPath { source: node, norm: None, pairing: None };
+        loop {
+            match self.nodes[path.source.0].node {
+                Node::Rotary { input, pairing, .. } if path.pairing.is_none() && path.norm.is_none() => {
+                    path.pairing = Some(pairing);
+                    path.source = input;
+                }
+                Node::RmsNorm { input, weight, epsilon }
+                    if path.norm.is_none() && self.weight(weight).shape[0] != self.width(input) =>
+                {
+                    path.norm = Some((weight, epsilon));
+                    path.source = input;
+                }
+                _ => return path,
+            }
+        }
     }
 
     /// Radians a position turns each pair of a head by; `head_dim / 2` of them, scaling included.

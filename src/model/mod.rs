@@ -18,7 +18,7 @@ mod weights;
 pub use arch::Architecture;
 pub use config::{ModelConfig, Rope, RopeScaling};
 pub use gguf::{GgufMetadata, MetadataValue};
-pub use graph::{AttentionShape, CacheShape, Graph, Node, NodeId, Pairing, Weight, WeightId};
+pub use graph::{AttentionShape, CacheShape, Graph, HeadPath, Node, NodeId, Pairing, Weight, WeightId};
 pub use manifest::{Download, Manifest, QuizTexts, Source, Weights};
 pub use tensor_type::TensorType;
 pub use weight_name::{Part, WeightName};

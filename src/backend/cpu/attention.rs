@@ -1,37 +1,43 @@
 //! The attention stage: keys and values go to the cache, queries find what is there.
 
 use super::{
-    batch::{Batch, Place},
+    batch::Place,
     cache::{Cached, KvCache},
     kernels::{Attend, Isa, Query, RmsNorm},
-    pool::Pool,
+    pool::{Tasks, Tiles},
     rotary::RotaryTable,
     view::{View, ViewMut},
 };
-use crate::model::{AttentionShape, Pairing};
+use crate::model::{AttentionShape, CacheShape, HeadPath, Model, NodeId, Pairing};
 
 /// Tokens of a tile: their queries share the keys and values they read.
 const TOKENS_PER_TILE: usize = 4;
 /// Queries that are prepared at once.
 const MAX_QUERIES: usize = 6;
 /// Heads are prepared in fixed memory.
-pub(super) const MAX_HEAD_DIM: usize = 256;
+const MAX_HEAD_DIM: usize = 256;
+
+#[derive(Debug, thiserror::Error)]
+#[error("heads are {head_dim} wide, more than {MAX_HEAD_DIM}")]
+pub(in crate::backend) struct HeadTooWide {
+    head_dim: usize,
+}
 
 /// Attention of one layer.
 pub(super) struct Attention {
-    pub(super) layer: usize,
-    pub(super) shape: AttentionShape,
-    pub(super) query: HeadForm,
-    pub(super) key: HeadForm,
+    layer: usize,
+    shape: AttentionShape,
+    query: HeadForm,
+    key: HeadForm,
     /// Columns of the output where the queries of a key-value head begin, and the end.
-    pub(super) cuts: Vec<usize>,
+    cuts: Vec<usize>,
 }
 
 /// What happens to each head of a query or key before it is used.
-pub(super) struct HeadForm {
+struct HeadForm {
     /// Weight and epsilon.
-    pub(super) norm: Option<(Vec<f32>, f32)>,
-    pub(super) pairing: Option<Pairing>,
+    norm: Option<(Vec<f32>, f32)>,
+    pairing: Option<Pairing>,
 }
 
 /// What a step's tokens are turned with.
@@ -39,7 +45,8 @@ pub(super) struct HeadForm {
 pub(super) struct Context<'a> {
     pub(super) isa: Isa,
     pub(super) rotary: &'a RotaryTable,
-    pub(super) batch: &'a Batch,
+    /// Of the step's tokens.
+    pub(super) places: &'a [Place],
 }
 
 /// Where the heads of each token are: matrices, and the first column in them.
@@ -56,6 +63,11 @@ impl<'a> Heads<'a> {
 }
 
 impl HeadForm {
+    fn new(model: &Model, path: HeadPath) -> Self {
+        let norm = path.norm.map(|(weight, epsilon)| (model.weight(weight).to_f32(), epsilon));
+        Self { norm, pairing: path.pairing }
+    }
+
     fn apply(&self, context: Context<'_>, position: usize, head: &[f32], to: &mut [f32]) {
         match &self.norm {
             Some((weight, epsilon)) => {
@@ -71,10 +83,36 @@ impl HeadForm {
 }
 
 impl Attention {
+    /// A layer's, of the nodes that are its query and its key; also the nodes whose values it is to be given.
+    pub(super) fn new(
+        model: &Model,
+        layer: usize,
+        [query, key]: [NodeId; 2],
+        shape: AttentionShape,
+    ) -> (Self, [NodeId; 2]) {
+        let paths = [query, key].map(|node| model.graph.head_path(node));
+        let [query, key] = paths.map(|path| HeadForm::new(model, path));
+        let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
+        let cuts = (0..=kv_heads).map(|head| head * (heads / kv_heads) * head_dim).collect();
+        (Self { layer, shape, query, key, cuts }, paths.map(|path| path.source))
+    }
+
+    /// Values in a row of its output.
+    pub(super) fn width(&self) -> usize {
+        self.shape.heads * self.shape.head_dim
+    }
+
+    /// # Errors
+    /// The heads of these keys and values are too wide.
+    pub(super) fn check(shape: CacheShape) -> Result<(), HeadTooWide> {
+        let head_dim = shape.head_dim;
+        if head_dim > MAX_HEAD_DIM { Err(HeadTooWide { head_dim }) } else { Ok(()) }
+    }
+
     pub(super) fn run<E: Cached>(
         &self,
         context: Context<'_>,
-        pool: &mut Pool,
+        pool: &mut impl Tasks,
         cache: &mut KvCache<E>,
         [queries, keys, values]: [Heads<'_>; 3],
         output: ViewMut<'_, f32>,
@@ -82,7 +120,7 @@ impl Attention {
         self.write(context, pool, cache, keys, values);
         let cache = &*cache;
         pool.tiles(output, TOKENS_PER_TILE, &self.cuts, |token, head, mut tile| {
-            let places = &context.batch.places[token..token + tile.rows()];
+            let places = &context.places[token..token + tile.rows()];
             let mut first = 0;
             for run in places.chunk_by(|left, right| left.slot == right.slot) {
                 let rows = first..first + run.len();
@@ -96,14 +134,14 @@ impl Attention {
     fn write<E: Cached>(
         &self,
         context: Context<'_>,
-        pool: &mut Pool,
+        pool: &mut impl Tasks,
         cache: &mut KvCache<E>,
         keys: Heads<'_>,
         values: Heads<'_>,
     ) {
         let head_dim = self.shape.head_dim;
         let slot_shape = cache.shape();
-        let places = &context.batch.places;
+        let places = context.places;
         let heads = cache.heads(self.layer);
         let all_slots = [0, heads.columns()];
         // A few tokens are written sooner than another thread has heard of it.

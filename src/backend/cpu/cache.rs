@@ -8,6 +8,34 @@ use super::{
 use crate::{backend::Slot, model::CacheShape};
 use half::f16;
 
+/// Keys and values are kept as precisely as the rest is computed.
+pub(super) enum Cache {
+    Half(KvCache<HalfBits>),
+    Single(KvCache<f32>),
+}
+
+impl Cache {
+    pub(super) fn new(
+        shape: CacheShape,
+        slots: usize,
+        context_len: usize,
+        decoded: bool,
+    ) -> Result<Self, NoMemory> {
+        Ok(match decoded {
+            true => Self::Single(KvCache::new(shape, slots, context_len)?),
+            false => Self::Half(KvCache::new(shape, slots, context_len)?),
+        })
+    }
+
+    /// Copies the first `len` positions; those that share their block of keys come along.
+    pub(super) fn copy_prefix(&mut self, from: Slot, to: Slot, len: usize) {
+        match self {
+            Self::Half(cache) => cache.copy_prefix(from, to, len),
+            Self::Single(cache) => cache.copy_prefix(from, to, len),
+        }
+    }
+}
+
 /// One layer's keys and values for each layer of the model.
 pub(super) struct KvCache<E> {
     layers: Vec<Vec<E>>,
@@ -53,13 +81,13 @@ impl Cached for HalfBits {
 
 #[derive(Debug, thiserror::Error)]
 #[error("no memory for a KV cache of {slots} slots of {context_len} positions")]
-pub(super) struct NoMemory {
+pub(in crate::backend) struct NoMemory {
     slots: usize,
     context_len: usize,
 }
 
 impl<E: Cached> KvCache<E> {
-    pub(super) fn new(shape: CacheShape, slots: usize, context_len: usize) -> Result<Self, NoMemory> {
+    fn new(shape: CacheShape, slots: usize, context_len: usize) -> Result<Self, NoMemory> {
         let CacheShape { layers, kv_heads, head_dim } = shape;
         let no_memory = NoMemory { slots, context_len };
         let positions = context_len.checked_next_multiple_of(POSITIONS_PER_BLOCK);
@@ -91,8 +119,7 @@ impl<E: Cached> KvCache<E> {
         &self.layers[layer][(head * self.slots + slot.0) * self.shape.len()..][..self.shape.len()]
     }
 
-    /// Copies the first `len` positions; those that share their block of keys come along.
-    pub(super) fn copy_prefix(&mut self, from: Slot, to: Slot, len: usize) {
+    fn copy_prefix(&mut self, from: Slot, to: Slot, len: usize) {
         let SlotShape { head_dim, padded_dim, .. } = self.shape;
         let keys = 0..len.next_multiple_of(POSITIONS_PER_BLOCK) * head_dim;
         let values = self.shape.values_start()..self.shape.values_start() + len * padded_dim;

@@ -5,7 +5,7 @@
 //! each head, and attention. A graph that does anything else with these nodes is refused.
 
 use super::{
-    attention::{Attention, HeadForm, MAX_HEAD_DIM},
+    attention::{Attention, HeadTooWide},
     matrix::Matrix,
     packed::PackedMemory,
     plan::{BlocksId, FloatsId, Forms, GateOutput, Memory, Plan, Stage},
@@ -21,8 +21,8 @@ pub(super) enum LowerError {
     Misplaced { id: NodeId, node: Node },
     #[error("no memory for the packed weights")]
     NoMemory(#[source] std::io::Error),
-    #[error("heads are {head_dim} wide, more than {MAX_HEAD_DIM}")]
-    HeadTooWide { head_dim: usize },
+    #[error(transparent)]
+    HeadTooWide(#[from] HeadTooWide),
 }
 
 /// How a model is to be lowered.
@@ -38,10 +38,7 @@ pub(super) struct Request<'a> {
 pub(super) fn lower(request: &Request<'_>, pool: &mut Pool) -> Result<Plan, LowerError> {
     let &Request { model, decoded, context_len, max_rows } = request;
     let graph = &model.graph;
-    let head_dim = graph.cache().head_dim;
-    if head_dim > MAX_HEAD_DIM {
-        return Err(LowerError::HeadTooWide { head_dim });
-    }
+    Attention::check(graph.cache())?;
     let mut readers = vec![Vec::new(); graph.nodes().len()];
     for (id, node) in graph.nodes() {
         node.inputs().into_iter().for_each(|input| readers[input.0].push(id));
@@ -304,40 +301,17 @@ impl Lowering<'_> {
         [query, key, value]: [NodeId; 3],
         shape: AttentionShape,
     ) -> Result<(), LowerError> {
-        let (query, query_form) = self.head_form(query);
-        let (key, key_form) = self.head_form(key);
+        let (attention, [query, key]) = Attention::new(self.model, layer, [query, key], shape);
         let mut sources = [(FloatsId(0), 0); 3];
         for (source, input) in sources.iter_mut().zip([query, key, value]) {
             let value = self.values[input.0].and_then(|value| value.floats);
             *source = value.ok_or_else(|| self.misplaced(id))?;
         }
-        let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
-        let cuts = (0..=kv_heads).map(|head| head * (heads / kv_heads) * head_dim).collect();
-        let attention = Attention { layer, shape, query: query_form, key: key_form, cuts };
         let output = self.take_floats(self.graph().width(id), self.readers[id.0].len());
         self.stages.push(Stage::Attend { attention, sources, output });
         [query, key, value].into_iter().for_each(|input| self.has_read(input));
         self.set_floats(id, output, 0);
         Ok(())
-    }
-
-    /// What is done to each head on the way from the last computed node, and that node.
-    fn head_form(&self, mut id: NodeId) -> (NodeId, HeadForm) {
-        let mut form = HeadForm { norm: None, pairing: None };
-        while self.values[id.0].is_none() && self.readers[id.0].len() == 1 {
-            match *self.node_at(id) {
-                Node::Rotary { input, pairing, .. } if form.pairing.is_none() && form.norm.is_none() => {
-                    form.pairing = Some(pairing);
-                    id = input;
-                }
-                Node::RmsNorm { input, weight, epsilon } if form.norm.is_none() => {
-                    form.norm = Some((self.model.weight(weight).to_f32(), epsilon));
-                    id = input;
-                }
-                _ => break,
-            }
-        }
-        (id, form)
     }
 
     fn matrix(&mut self, weight: WeightId) -> Matrix {

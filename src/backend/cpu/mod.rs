@@ -15,6 +15,7 @@
 //! | `project.rs`, `attention.rs` | the two stages that are more than a loop over rows |
 //! | `matrix.rs`, `pack.rs`, `packed.rs` | weights, from the file's blocks to panels in huge pages |
 //! | `cache.rs`, `rotary.rs`, `batch.rs` | what a step reads beside them |
+//! | `parts.rs` | attention and gates by themselves, for a backend that multiplies elsewhere |
 //! | `pool.rs`, `view.rs` | threads, and matrices that they share out |
 //! | `kernels/` | the loops, for each instruction set |
 
@@ -26,6 +27,7 @@ mod lower;
 mod matrix;
 mod pack;
 mod packed;
+mod parts;
 mod plan;
 mod pool;
 mod project;
@@ -38,10 +40,13 @@ use super::{
 };
 use crate::model::Model;
 use batch::Batch;
-use cache::KvCache;
-use kernels::{HalfBits, Isa};
+use cache::Cache;
+use kernels::Isa;
 use plan::{Plan, Step};
 use pool::Pool;
+
+pub(super) use parts::{CachedAttention, gate};
+pub(super) use pool::Tasks;
 
 pub(super) const NAME: &str = "cpu";
 
@@ -54,12 +59,6 @@ pub struct CpuBackend {
     cache: Cache,
     batch: Batch,
     held: Held,
-}
-
-/// Keys and values are kept as precisely as the rest is computed.
-enum Cache {
-    Half(KvCache<HalfBits>),
-    Single(KvCache<f32>),
 }
 
 impl CpuBackend {
@@ -78,11 +77,7 @@ impl CpuBackend {
         let limits = rules::limits(NAME, model, options)?;
         let &Limits { slots, context_len, max_step_tokens, .. } = &limits;
         let decoded = options.weights == WeightsForm::F32;
-        let shape = model.graph.cache();
-        let cache = match decoded {
-            true => Cache::Single(KvCache::new(shape, slots, context_len)?),
-            false => Cache::Half(KvCache::new(shape, slots, context_len)?),
-        };
+        let cache = Cache::new(model.graph.cache(), slots, context_len, decoded)?;
         let mut pool = Pool::new()?;
         // No step writes more than all slots hold, whose memory there is.
         let max_rows = max_step_tokens.min(slots * context_len);
@@ -117,10 +112,7 @@ impl Backend for CpuBackend {
         self.held
             .begin_copy(&self.limits, from, to, len)
             .map_err(|rule| BackendError::Step { backend: NAME, source: rule.into() })?;
-        match &mut self.cache {
-            Cache::Half(cache) => cache.copy_prefix(from, to, len),
-            Cache::Single(cache) => cache.copy_prefix(from, to, len),
-        }
+        self.cache.copy_prefix(from, to, len);
         self.held.end_copy(to, len);
         Ok(())
     }

@@ -3,7 +3,7 @@
 use super::{
     kernels::{BLOCK_LEN, LANES},
     packed::{PackedBytes, PackedMemory},
-    pool::Pool,
+    pool::{Pool, Tiles},
     view::ViewMut,
 };
 use crate::backend::stored::WeightBlock;

@@ -6,7 +6,7 @@ use super::{
     cache::{Cached, KvCache},
     kernels::{BLOCK_LEN, Block, Isa, Quantise, RmsNorm},
     matrix::Input,
-    pool::Pool,
+    pool::{Pool, Tiles},
     project::{GatedProjection, Projection},
     rotary::RotaryTable,
     view::{View, ViewMut},
@@ -226,7 +226,7 @@ impl<E: Cached> Step<'_, E> {
                 memory.writing_floats(*output, |memory, output| {
                     let heads = |(id, column)| Heads { rows: memory.floats(id, rows), column };
                     let sources = sources.map(heads);
-                    let context = Context { isa, rotary, batch };
+                    let context = Context { isa, rotary, places: &batch.places };
                     attention.run(context, self.pool, self.cache, sources, output.view_mut(rows));
                 })
             }

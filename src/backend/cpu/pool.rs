@@ -23,6 +23,38 @@ const SPIN: Duration = Duration::from_micros(300);
 /// Rounds of waiting before a thread lets others run: they may be what it waits for.
 const ROUNDS_BEFORE_YIELD: u32 = 2_000;
 
+/// Whoever shares out the tasks of a stage.
+pub(in crate::backend) trait Tasks {
+    /// Runs `task` for all of `0..tasks`, and returns when all are done.
+    fn run(&mut self, tasks: usize, task: &(dyn Fn(usize) + Sync));
+}
+
+/// Tasks that are tiles of a matrix.
+pub(super) trait Tiles: Tasks {
+    /// Cuts a matrix into tiles of `rows_per_tile` rows and the columns between neighbouring `cuts`,
+    /// and runs `task` with the first row and the column's index of each.
+    fn tiles<T: Send>(
+        &mut self,
+        matrix: ViewMut<'_, T>,
+        rows_per_tile: usize,
+        cuts: &[usize],
+        task: impl Fn(usize, usize, ViewMut<'_, T>) + Sync,
+    ) {
+        assert!(cuts.is_sorted(), "the cuts ascend");
+        let n_columns = cuts.len() - 1;
+        let tasks = matrix.rows().div_ceil(rows_per_tile) * n_columns;
+        self.run(tasks, &|idx| {
+            let (row, column) = (idx / n_columns * rows_per_tile, idx % n_columns);
+            let rows = row..(row + rows_per_tile).min(matrix.rows());
+            // SAFETY: each task has rows and columns of its own, since the cuts ascend.
+            let tile = unsafe { matrix.tile_unchecked(rows, cuts[column]..cuts[column + 1]) };
+            task(row, column, tile);
+        });
+    }
+}
+
+impl<T: Tasks> Tiles for T {}
+
 pub(super) struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
@@ -80,9 +112,10 @@ impl Pool {
     pub(super) fn threads(&self) -> usize {
         self.workers.len() + 1
     }
+}
 
-    /// Runs `task` for all of `0..tasks`, and returns when all are done.
-    pub(super) fn run(&mut self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+impl Tasks for Pool {
+    fn run(&mut self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         if tasks <= 1 || self.workers.is_empty() {
             return (0..tasks).for_each(task);
         }
@@ -90,27 +123,6 @@ impl Pool {
         open.shared.take_tasks(tasks, task);
         drop(open);
         assert!(!self.shared.panicked.swap(false, Ordering::Relaxed), "a task of another thread panicked");
-    }
-
-    /// Cuts a matrix into tiles of `rows_per_tile` rows and the columns between neighbouring `cuts`,
-    /// and runs `task` with the first row and the column's index of each.
-    pub(super) fn tiles<T: Send>(
-        &mut self,
-        matrix: ViewMut<'_, T>,
-        rows_per_tile: usize,
-        cuts: &[usize],
-        task: impl Fn(usize, usize, ViewMut<'_, T>) + Sync,
-    ) {
-        assert!(cuts.is_sorted(), "the cuts ascend");
-        let n_columns = cuts.len() - 1;
-        let tasks = matrix.rows().div_ceil(rows_per_tile) * n_columns;
-        self.run(tasks, &|idx| {
-            let (row, column) = (idx / n_columns * rows_per_tile, idx % n_columns);
-            let rows = row..(row + rows_per_tile).min(matrix.rows());
-            // SAFETY: each task has rows and columns of its own, since the cuts ascend.
-            let tile = unsafe { matrix.tile_unchecked(rows, cuts[column]..cuts[column + 1]) };
-            task(row, column, tile);
-        });
     }
 }
 

@@ -4,7 +4,7 @@ use super::{
     batch::Wanted,
     kernels::{Block, Finish, Gate, Isa, LANES, Quantise},
     matrix::{Input, Matrix},
-    pool::Pool,
+    pool::{Pool, Tiles},
     view::{View, ViewMut},
 };
 use std::ops::Range;

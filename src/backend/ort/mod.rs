@@ -9,29 +9,30 @@
 //! | `onnx/` | from the graph to the files of an ONNX model |
 //! | `library.rs` | loading ONNX Runtime |
 //! | `provider.rs`, `threads.rs` | what it is to compute on |
-//! | `session.rs` | a model in it, and the memory it runs on |
-//! | `denormals.rs` | numbers that are too small to matter, and slow |
-//! | `cache.rs`, `step.rs` | that memory: keys and values, and what a step reads beside them |
+//! | `operator.rs` | attention, which it is brought |
+//! | `session.rs`, `step.rs` | a model in it, and what a run of it reads |
 
-mod cache;
-mod denormals;
 mod library;
 pub mod onnx;
+mod operator;
 mod provider;
 mod session;
 mod step;
 mod threads;
 
+use super::cpu::CachedAttention;
 use super::{
     Backend, BackendError, Limits, Logits, OpenOptions, Row, Slot, WeightsForm,
     rules::{self, Held},
 };
 use crate::model::Model;
-use cache::KvCache;
-use onnx::{Form, MODEL_FILE};
+use onnx::{Form, MODEL_FILE, Runner};
 use session::{Session, SessionPlan};
-use std::path::PathBuf;
-use step::{Inputs, Layout};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use step::Inputs;
 
 pub(super) const NAME: &str = "ort";
 
@@ -66,13 +67,10 @@ impl NoScratch {
 pub struct OrtBackend {
     limits: Limits,
     session: Session,
-    cache: KvCache,
+    /// The session's, which each step is to be told of.
+    attention: Arc<Mutex<CachedAttention>>,
     held: Held,
-    /// Query heads that share a key-value head.
-    shared_queries: usize,
     doubles_a_lone_token: bool,
-    /// The logits of one run among several.
-    scratch: Vec<f32>,
 }
 
 impl OrtBackend {
@@ -94,14 +92,15 @@ impl OrtBackend {
             WeightsForm::F32 => Form::Portable,
             WeightsForm::Auto | WeightsForm::Stored => options.ort.form,
         };
-        let cache = KvCache::new(model.graph.cache(), limits.slots, limits.context_len)?;
+        let attention = CachedAttention::new(model, &limits, form == Form::Portable)?;
+        let attention = Arc::new(Mutex::new(attention));
         let folder = tempfile::Builder::new().prefix("mondai-onnx-").tempdir().map_err(NoScratch::new)?;
-        onnx::emit(model, limits.context_len, form, folder.path()).map_err(NoScratch::new)?;
+        onnx::emit(model, form, Runner::Backend, folder.path()).map_err(NoScratch::new)?;
         let path = folder.path().join(MODEL_FILE);
         let plan = SessionPlan {
             library,
             model: &path,
-            layers: cache.shape().layers,
+            attention: Arc::clone(&attention),
             provider: options.ort.provider.as_deref(),
             threads: threads::physical_cores(),
         };
@@ -110,43 +109,26 @@ impl OrtBackend {
         Ok(Self {
             limits,
             session,
-            cache,
+            attention,
             held,
-            shared_queries: model.graph.shared_queries(),
             // In the portable form there is no quantised product.
             doubles_a_lone_token: form != Form::Portable && step::sums_a_lone_row_alone(),
-            scratch: Vec::new(),
         })
     }
 
     fn run(&mut self, rows: &[Row<'_>], logits: &mut Logits) -> Result<(), ort::Error> {
-        let vocab_size = self.limits.vocab_size;
-        let wanted = |row: &Row<'_>| (row.tokens.len() - row.logits_from) * vocab_size;
-        let mut offsets = Vec::with_capacity(rows.len());
-        let total = rows.iter().fold(0, |offset, row| {
-            offsets.push(offset);
-            offset + wanted(row)
-        });
-        logits.resize(total / vocab_size);
-        let layout = Layout {
-            kv_heads: self.cache.shape().kv_heads,
-            shared_queries: self.shared_queries,
-            bound_context: self.cache.bound_context(),
-            doubles_a_lone_token: self.doubles_a_lone_token,
-        };
-        for group in step::groups(rows) {
-            let members: Vec<&Row<'_>> = group.iter().map(|&row| &rows[row]).collect();
-            let inputs = Inputs::new(&members, layout);
-            self.scratch.resize(inputs.selected.len() * vocab_size, 0.0);
-            self.session.run(&inputs, &mut self.cache, &mut self.scratch)?;
-            let mut rest = self.scratch.as_slice();
-            for row in group {
-                let (own, others) = rest.split_at(wanted(&rows[row]));
-                logits.as_mut_slice()[offsets[row]..][..own.len()].copy_from_slice(own);
-                rest = others;
-            }
-        }
+        let inputs = Inputs::new(rows, self.doubles_a_lone_token);
+        self.attention().begin_step(inputs.places.iter().copied());
+        logits.resize(inputs.selected.len());
+        self.session.run(&inputs, logits.as_mut_slice())?;
+        // Without those that came twice.
+        logits.resize(rows.iter().map(|row| row.tokens.len() - row.logits_from).sum());
         Ok(())
+    }
+
+    fn attention(&self) -> MutexGuard<'_, CachedAttention> {
+        // A step that broke off left nothing that the next one counts on: what it wrote is not held.
+        self.attention.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -158,10 +140,6 @@ impl Backend for OrtBackend {
     fn extend(&mut self, rows: &[Row<'_>], logits: &mut Logits) -> Result<(), BackendError> {
         let step_error = |source| BackendError::Step { backend: NAME, source };
         self.held.begin_step(&self.limits, rows).map_err(|rule| step_error(rule.into()))?;
-        let held = self.held.positions();
-        let ends = rows.iter().map(|row| row.start + row.tokens.len());
-        let longest = ends.chain(held.iter().copied()).max().unwrap_or(0);
-        self.cache.fit(longest, held);
         self.run(rows, logits).map_err(|error| step_error(error.into()))?;
         self.held.end_step(rows);
         Ok(())
@@ -171,7 +149,7 @@ impl Backend for OrtBackend {
         self.held
             .begin_copy(&self.limits, from, to, len)
             .map_err(|rule| BackendError::Step { backend: NAME, source: rule.into() })?;
-        self.cache.copy_prefix(from, to, len);
+        self.attention().copy_prefix(from, to, len);
         self.held.end_copy(to, len);
         Ok(())
     }

@@ -1,19 +1,11 @@
 //! A model in ONNX Runtime, run on memory that is ours.
 //!
-//! It goes past the `ort` crate, which copies what it does not own, and lets nobody bind the same memory as an
-//! input and as an output, which is how a cache is updated in place.
+//! It goes past the `ort` crate, which copies what it does not own.
 
-#![expect(unsafe_code, reason = "memory that is bound for a run, some of it as input and output at once")]
+#![expect(unsafe_code, reason = "memory that is bound for a run")]
 
-use super::{
-    cache::KvCache,
-    denormals,
-    library::LibraryError,
-    onnx::{cache_names, names},
-    provider,
-    step::Inputs,
-};
-use crate::model::CacheShape;
+use super::{library::LibraryError, onnx::names, operator, provider, step::Inputs};
+use crate::backend::cpu::CachedAttention;
 use ort::{
     AsPointer,
     environment::Environment,
@@ -25,7 +17,11 @@ use ort::{
     },
     value::{PrimitiveTensorElementType, Shape, TensorRefMut},
 };
-use std::{ffi::CString, ops::Range, path::Path};
+use std::{
+    ffi::CString,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// Between two operators of a step; most are done in less.
 const SPIN_US: &str = "30";
@@ -33,8 +29,6 @@ const SPIN_US: &str = "30";
 pub(super) struct Session {
     session: OrtSession,
     binding: IoBinding,
-    caches: Vec<CacheNames>,
-    bound: Option<BoundCache>,
 }
 
 /// What is to be opened, and how.
@@ -42,25 +36,9 @@ pub(super) struct SessionPlan<'a> {
     /// ONNX Runtime's; for errors to name.
     pub(super) library: &'a Path,
     pub(super) model: &'a Path,
-    pub(super) layers: usize,
+    pub(super) attention: Arc<Mutex<CachedAttention>>,
     pub(super) provider: Option<&'a str>,
     pub(super) threads: usize,
-}
-
-/// Of a layer's keys and of its values.
-type CacheNames = [BoundTwice; 2];
-
-/// The part of the cache that is bound, and [`KvCache::changes`] when it was.
-#[derive(PartialEq)]
-struct BoundCache {
-    slots: Range<usize>,
-    context: usize,
-    changes: u64,
-}
-
-struct BoundTwice {
-    input: CString,
-    output: CString,
 }
 
 impl Session {
@@ -71,43 +49,27 @@ impl Session {
         environment: &Environment,
         plan: &SessionPlan<'_>,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let mut builder = session_builder(environment, plan.threads)?;
+        let mut builder = session_builder(environment, plan)?;
         if let Some(provider) = plan.provider {
             provider::append(&mut builder, &provider::find(provider)?)?;
         }
-        let session = denormals::kept(|| builder.commit_from_file(plan.model))
+        // ONNX Runtime (1.32.0) keeps a list of domains for the whole process, and two sessions that are made at once
+        // both find that theirs is not there yet.
+        static OPENING: Mutex<()> = Mutex::new(());
+        let opening = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = builder
+            .commit_from_file(plan.model)
             .map_err(|source| LibraryError::CannotOpen { path: plan.library.to_owned(), source })?;
+        drop(opening);
         let binding = session.create_binding()?;
-        let c_string = |name: String| CString::new(name).expect("names have no NUL");
-        let caches = (0..plan.layers).map(|layer| {
-            cache_names(layer)
-                .map(|(input, output)| BoundTwice { input: c_string(input), output: c_string(output) })
-        });
-        Ok(Self { session, binding, caches: caches.collect(), bound: None })
+        Ok(Self { session, binding })
     }
 
-    /// Runs the rows of a step; `logits` is as long as the selected tokens' logits are.
-    pub(super) fn run(
-        &mut self,
-        inputs: &Inputs,
-        cache: &mut KvCache,
-        logits: &mut [f32],
-    ) -> Result<(), ort::Error> {
-        self.bind_cache(inputs.slots.clone(), cache)?;
-        let (slots, tokens) = (inputs.slots.len(), inputs.tokens.len());
-        self.bind_input(names::TOKENS, &inputs.tokens, &[tokens])?;
-        self.bind_input(names::POSITIONS, &inputs.positions, &[tokens])?;
-        self.bind_input(names::SELECTED, &inputs.selected, &[inputs.selected.len()])?;
-        self.bind_input(names::CONTEXT, &inputs.context, &[inputs.context.len()])?;
-        let kv_heads = cache.shape().kv_heads;
-        let heads = inputs.attended_cells.len() / (3 * tokens);
-        self.bind_input(names::CACHE_CELLS, &inputs.cache_cells, &[tokens, kv_heads, 3])?;
-        let queries = inputs.last_seen.len() / slots;
-        self.bind_input(names::QUERY_CELLS, &inputs.query_cells, &[slots, kv_heads, queries, 2])?;
-        self.bind_input(names::ATTENDED_CELLS, &inputs.attended_cells, &[tokens, heads, 3])?;
-        self.bind_input(names::LAST_SEEN, &inputs.last_seen, &[slots, 1, queries, 1])?;
-
+    /// Runs a step; `logits` is as long as the selected tokens' logits are.
+    pub(super) fn run(&mut self, inputs: &Inputs, logits: &mut [f32]) -> Result<(), ort::Error> {
         let selected = inputs.selected.len();
+        self.bind_input(names::TOKENS, &inputs.tokens, &[inputs.tokens.len()])?;
+        self.bind_input(names::SELECTED, &inputs.selected, &[selected])?;
         let vocab_size = logits.len().checked_div(selected).unwrap_or(self.vocab_size());
         let name = CString::new(names::LOGITS).expect("names have no NUL");
         // SAFETY: `logits` is borrowed until the run below is over, and nothing else runs this binding.
@@ -119,7 +81,7 @@ impl Session {
         // SAFETY: session and binding live, and what is bound does until the call is over; nobody else runs them.
         unsafe {
             let run = ort::api().RunWithBinding;
-            ort::Error::result_from_status(denormals::run(run, self.session.ptr_mut(), self.binding.ptr()))
+            ort::Error::result_from_status(run(self.session.ptr_mut(), std::ptr::null(), self.binding.ptr()))
         }
     }
 
@@ -140,49 +102,17 @@ impl Session {
             ort::Error::result_from_status(status)
         }
     }
-
-    /// Binds the cache of some slots, as input and as output.
-    fn bind_cache(&mut self, slots: Range<usize>, cache: &mut KvCache) -> Result<(), ort::Error> {
-        let (context, changes) = (cache.bound_context(), cache.changes());
-        let wanted = Some(BoundCache { slots: slots.clone(), context, changes });
-        if self.bound == wanted {
-            return Ok(());
-        }
-        self.bound = None;
-        let CacheShape { kv_heads, head_dim, .. } = cache.shape();
-        let shape = [slots.len(), kv_heads, context, head_dim];
-        for (layer, names) in self.caches.iter().enumerate() {
-            for (memory, name) in cache.bound(layer, slots.start, slots.len()).into_iter().zip(names) {
-                // SAFETY: the cache's memory is had when a backend is opened, never moved, and dropped after the
-                // session; whoever calls `run` has it borrowed, and what is bound is bound anew once anybody else
-                // has written to it. That it is bound twice is no race: the one operator that
-                // reads the input, `ScatterND`, sees that it is the output and writes its own rows alone, and
-                // all others read the output, after it.
-                unsafe {
-                    let value = tensor(memory.as_mut_ptr(), &shape)?;
-                    let binding = self.binding.ptr_mut();
-                    let status = (ort::api().BindInput)(binding, name.input.as_ptr(), value.ptr());
-                    ort::Error::result_from_status(status)?;
-                    let status = (ort::api().BindOutput)(binding, name.output.as_ptr(), value.ptr());
-                    ort::Error::result_from_status(status)?;
-                }
-            }
-        }
-        self.bound = wanted;
-        Ok(())
-    }
 }
 
-fn session_builder(environment: &Environment, threads: usize) -> Result<SessionBuilder, ort::Error> {
+fn session_builder(environment: &Environment, plan: &SessionPlan<'_>) -> Result<SessionBuilder, ort::Error> {
     Ok(OrtSession::builder(environment)?
+        .with_operators(operator::domain(Arc::clone(&plan.attention))?)?
         .with_optimization_level(GraphOptimizationLevel::All)?
-        .with_intra_threads(threads)?
+        .with_intra_threads(plan.threads)?
         // A step has hundreds of operators, and a thread that sleeps after each is woken late; one that spins for as
         // long as it may takes the CPUs from whoever else has work: there, steps took four times as long.
         .with_intra_op_spinning(true)?
         .with_config_entry("session.intra_op.spin_duration_us", SPIN_US)?
-        // Of a hidden position's weight: as an exponential's, they are most of what a softmax takes.
-        .with_flush_to_zero()?
         // A plan of memory would be kept for each shape that a step ever had.
         .with_memory_pattern(false)?
         // Errors come back to whoever asked, who logs them.

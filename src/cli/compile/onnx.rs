@@ -1,6 +1,6 @@
 //! `mondai compile --target onnx`: a model as ONNX, in a folder.
 
-use crate::backend::ort::onnx::{Form, MODEL_FILE, WEIGHTS_FILE, emit};
+use crate::backend::ort::onnx::{Form, MODEL_FILE, Runner, WEIGHTS_FILE, emit};
 use crate::model::Model;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
@@ -29,7 +29,7 @@ pub(super) fn write(model: &Model, context_len: usize, form: FormFlag, folder: &
         FormFlag::Int4 => Form::Int4,
     };
     fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
-    emit(model, context_len, form, folder)?;
+    emit(model, form, Runner::Elsewhere { context_len }, folder)?;
     let mut out = io::stdout().lock();
     for file in [MODEL_FILE, WEIGHTS_FILE] {
         let path = folder.join(file);

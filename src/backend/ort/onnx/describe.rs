@@ -212,13 +212,14 @@ fn element_name(element: u64) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::ort::onnx::{Form, lower};
+    use crate::backend::ort::onnx::{Form, Runner, lower};
     use crate::model::Model;
 
     fn bytes() -> Vec<u8> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/golden/gguf-Q4_1.gguf");
         let model = Model::open(path, Path::new("models")).unwrap();
-        lower(&model, 64, Form::Fast, io::sink()).unwrap().to_bytes("weights")
+        let runner = Runner::Elsewhere { context_len: 64 };
+        lower(&model, Form::Fast, runner, io::sink()).unwrap().to_bytes("weights")
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A model as the two files of a folder.
 
-use super::lower::{Form, lower};
+use super::lower::{Form, Runner, lower};
 use crate::model::Model;
 use std::{
     fs::{self, File},
@@ -20,14 +20,14 @@ pub struct EmitError {
     pub source: io::Error,
 }
 
-/// Writes the model for slots of up to `context_len` positions into a folder that is there.
+/// Writes the model into a folder that is there.
 ///
 /// # Errors
 /// A file cannot be written; the folder may hold a part of it.
-pub fn emit(model: &Model, context_len: usize, form: Form, folder: &Path) -> Result<(), EmitError> {
+pub fn emit(model: &Model, form: Form, runner: Runner, folder: &Path) -> Result<(), EmitError> {
     let path = folder.join(WEIGHTS_FILE);
     let lowered = File::create(&path)
-        .and_then(|file| lower(model, context_len, form, BufWriter::new(file)))
+        .and_then(|file| lower(model, form, runner, BufWriter::new(file)))
         .map_err(|source| EmitError { path, source })?;
     let path = folder.join(MODEL_FILE);
     fs::write(&path, lowered.to_bytes(WEIGHTS_FILE)).map_err(|source| EmitError { path, source })

@@ -2,9 +2,9 @@
 //!
 //! Numbers are the fields' of onnx/onnx.proto. The same model is always the same bytes.
 
+use super::lower::own;
 use super::model::{
-    Attribute, CONTRIB_DOMAIN, Data, Dimension, IR_VERSION, Initializer, Model, Node, OPSET, Operator,
-    ValueInfo,
+    Attribute, CONTRIB_DOMAIN, Data, Dimension, IR_VERSION, Initializer, Model, Node, OPSET, ValueInfo,
 };
 use crate::backend::protobuf::Message;
 
@@ -18,11 +18,13 @@ impl Model {
         proto.text(3, env!("CARGO_PKG_VERSION"));
         proto.message(7, |graph| self.write_graph(graph, weights_file));
         proto.message(8, |opset| opset.integer(2, OPSET));
-        if self.nodes.iter().any(|node| matches!(node.operator, Operator::Contrib(_))) {
-            proto.message(8, |opset| {
-                opset.text(1, CONTRIB_DOMAIN);
-                opset.integer(2, 1);
-            });
+        for domain in [CONTRIB_DOMAIN, own::DOMAIN] {
+            if self.nodes.iter().any(|node| node.operator.domain() == domain) {
+                proto.message(8, |opset| {
+                    opset.text(1, domain);
+                    opset.integer(2, 1);
+                });
+            }
         }
         proto.into_bytes()
     }
@@ -49,15 +51,11 @@ fn write_node(proto: &mut Message, node: &Node) {
     node.outputs.iter().for_each(|output| proto.item(2, output));
     // Unique, as every value has one node.
     proto.text(3, &node.outputs[0]);
-    let (operator, domain) = match node.operator {
-        Operator::Standard(operator) => (operator, ""),
-        Operator::Contrib(operator) => (operator, CONTRIB_DOMAIN),
-    };
-    proto.text(4, operator);
+    proto.text(4, node.operator.name());
     for (name, attribute) in &node.attributes {
         proto.message(5, |proto| write_attribute(proto, name, attribute));
     }
-    proto.text(7, domain);
+    proto.text(7, node.operator.domain());
 }
 
 fn write_attribute(proto: &mut Message, name: &str, attribute: &Attribute) {

@@ -33,7 +33,33 @@ pub enum Form {
     Int4,
 }
 
-/// The names of the graph's inputs and outputs, beside those of the [cache](cache_names).
+/// Who is to run a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runner {
+    /// Anybody who has the form's operators: the cache comes in and goes out, with slots of up to so many positions.
+    Elsewhere { context_len: usize },
+    /// The backend, which brings some [operators](own) to ONNX Runtime and keeps the cache.
+    Backend,
+}
+
+/// The operators that the backend brings to ONNX Runtime, and their attributes. Inputs and outputs are matrices of `f32`
+/// with a row a token.
+pub mod own {
+    pub const DOMAIN: &str = "mondai";
+
+    /// Attention of the [`LAYER`], and all that is about heads before it: from matrices that hold queries, keys and values
+    /// from the three [`COLUMNS`] on. Which sequences the tokens are of it knows otherwise.
+    pub const ATTENTION: &str = "Attention";
+    /// `silu(gate) * up`, [`WIDTH`] values of each from the two [`COLUMNS`] of the input on.
+    pub const GATED_ACTIVATION: &str = "GatedActivation";
+
+    pub const LAYER: &str = "layer";
+    pub const COLUMNS: &str = "columns";
+    pub const WIDTH: &str = "width";
+}
+
+/// The names of the graph's inputs and outputs, beside those of the [cache](cache_names). For [`Runner::Backend`]
+/// the inputs are tokens and selected tokens alone.
 pub mod names {
     /// `[T]`: token ids.
     pub const TOKENS: &str = "tokens";
@@ -62,27 +88,30 @@ pub fn cache_names(layer: usize) -> [(String, String); 2] {
     ["keys", "values"].map(|what| (format!("{what}.{layer}"), format!("{what}.{layer}.written")))
 }
 
-/// Writes a model for slots of up to `context_len` positions, its weights to `weights`.
+/// Writes a model, its weights to `weights`.
 ///
 /// # Errors
 /// The weights cannot be written.
-pub fn lower(model: &Model, context_len: usize, form: Form, weights: impl Write) -> io::Result<OnnxModel> {
+pub fn lower(model: &Model, form: Form, runner: Runner, weights: impl Write) -> io::Result<OnnxModel> {
     let mut builder = Builder::new(model.name.clone(), weights);
     let tokens = builder.input(names::TOKENS, ElementType::I64, &[Named("T")]);
-    let positions = builder.input(names::POSITIONS, ElementType::I64, &[Named("T")]);
     let selected = builder.input(names::SELECTED, ElementType::I64, &[Named("R")]);
-    let cache = model.graph.cache();
-    let attention = GridAttention::new(&mut builder, cache, cache.kv_heads * model.graph.shared_queries());
-    let rotary = Rotary::new(&mut builder, &model.graph, context_len, form, &positions)?;
+    let (by_operators, heads) = match runner {
+        Runner::Elsewhere { context_len } => {
+            let by_operators = ByOperators::new(&mut builder, &model.graph, context_len, form)?;
+            (Some(by_operators), heads(&model.graph))
+        }
+        Runner::Backend => (None, HashSet::new()),
+    };
     let mut lowering = Lowering {
         model,
-        heads: heads(&model.graph),
+        heads,
         form,
         builder,
         tokens,
         selected,
-        rotary,
-        attention,
+        by_operators,
+        columns: HashMap::new(),
         products: IntegerProducts::new(form),
         computed: HashMap::new(),
         values: Vec::new(),
@@ -117,16 +146,39 @@ fn heads(graph: &Graph) -> HashSet<NodeId> {
     heads
 }
 
+/// What attention by the model's operators needs.
+struct ByOperators {
+    rotary: Rotary,
+    attention: GridAttention,
+}
+
+impl ByOperators {
+    fn new<W: Write>(
+        builder: &mut Builder<W>,
+        graph: &Graph,
+        context_len: usize,
+        form: Form,
+    ) -> io::Result<Self> {
+        let positions = builder.input(names::POSITIONS, ElementType::I64, &[Named("T")]);
+        let cache = graph.cache();
+        let attention = GridAttention::new(builder, cache, cache.kv_heads * graph.shared_queries());
+        let rotary = Rotary::new(builder, graph, context_len, form, &positions)?;
+        Ok(Self { rotary, attention })
+    }
+}
+
 struct Lowering<'a, W> {
     model: &'a Model,
-    /// Of [`heads`].
+    /// Of [`heads`]; none for the backend, which takes matrices and knows where heads are.
     heads: HashSet<NodeId>,
     form: Form,
     builder: Builder<W>,
     tokens: String,
     selected: String,
-    rotary: Rotary,
-    attention: GridAttention,
+    /// `None` for the backend.
+    by_operators: Option<ByOperators>,
+    /// For the backend, of linear nodes that are joined and not taken apart: where in the product a node's values begin.
+    columns: HashMap<NodeId, usize>,
     products: IntegerProducts,
     /// What was computed along with an earlier node: norms with what they read, products with others of one input.
     computed: HashMap<NodeId, String>,
@@ -148,6 +200,9 @@ impl<W: Write> Lowering<'_, W> {
             }
             Node::RmsNorm { input, weight, epsilon } => {
                 let group = graph.weight(weight).shape[0];
+                if self.by_operators.is_none() && group != graph.width(input) {
+                    return Ok(self.value(input));
+                }
                 let shape = self.shape(input);
                 let (input, weight) = (self.value(input), self.floats(weight)?);
                 if shape.last() == Some(&(group as i64)) {
@@ -162,14 +217,30 @@ impl<W: Write> Lowering<'_, W> {
             Node::Head { input, weight } => self.product(input, &[weight])?,
             Node::Rotary { input, head_dim, pairing } => {
                 let (heads, input) = (graph.width(input) / head_dim, self.value(input));
-                self.rotary.turn(&mut self.builder, &input, [heads, head_dim], pairing)
+                match &self.by_operators {
+                    Some(by) => by.rotary.turn(&mut self.builder, &input, [heads, head_dim], pairing),
+                    None => input,
+                }
             }
             Node::Attention { layer, query, key, value, shape } => {
-                let [query, key, value] = [query, key, value].map(|node| self.value(node));
-                self.attention.attend(&mut self.builder, layer, [&query, &key, &value], &shape)
+                let nodes = [query, key, value];
+                let [query, key, value] = nodes.map(|node| self.value(node));
+                let values = [&*query, &*key, &*value];
+                match &self.by_operators {
+                    Some(by) => by.attention.attend(&mut self.builder, layer, values, &shape),
+                    None => self.own_attention(layer, nodes, values),
+                }
             }
             Node::GatedActivation { gate, up } => {
+                let columns = [gate, up].map(|node| self.columns.get(&node).map(|column| *column as i64));
                 let (gate, up) = (self.value(gate), self.value(up));
+                if let [Some(gate_column), Some(up_column)] = columns {
+                    let attributes = vec![
+                        (own::COLUMNS, Attribute::Integers(vec![gate_column, up_column])),
+                        (own::WIDTH, Attribute::Integer(graph.width(id) as i64)),
+                    ];
+                    return Ok(self.own_operator(own::GATED_ACTIVATION, &[&gate], attributes));
+                }
                 let sigmoid = self.builder.call("Sigmoid", &[&gate]);
                 let activated = self.builder.call("Mul", &[&gate, &sigmoid]);
                 self.builder.call("Mul", &[&activated, &up])
@@ -207,6 +278,29 @@ impl<W: Write> Lowering<'_, W> {
         }
     }
 
+    fn own_attention(&mut self, layer: usize, nodes: [NodeId; 3], values: [&str; 3]) -> String {
+        let column = |node| {
+            let source = self.model.graph.head_path(node).source;
+            self.columns.get(&source).copied().unwrap_or(0) as i64
+        };
+        let attributes = vec![
+            (own::LAYER, Attribute::Integer(layer as i64)),
+            (own::COLUMNS, Attribute::Integers(nodes.map(column).to_vec())),
+        ];
+        self.own_operator(own::ATTENTION, &values, attributes)
+    }
+
+    fn own_operator(
+        &mut self,
+        operator: &'static str,
+        inputs: &[&str],
+        attributes: Vec<(&'static str, Attribute)>,
+    ) -> String {
+        let value = self.builder.fresh(operator);
+        self.builder.node(Operator::Own(operator), inputs, &[&value], attributes);
+        value
+    }
+
     /// A linear node, and with it those that are joined to it.
     fn linear(&mut self, id: NodeId, input: NodeId) -> io::Result<String> {
         let joined = self.joined(id, input);
@@ -224,6 +318,15 @@ impl<W: Write> Lowering<'_, W> {
         if ids.len() == 1 {
             return Ok(product);
         }
+        if self.by_operators.is_none() && self.stay_together(&ids) {
+            let mut column = 0;
+            for (id, size) in ids.into_iter().zip(sizes) {
+                self.columns.insert(id, column);
+                self.computed.insert(id, product.clone());
+                column += size as usize;
+            }
+            return Ok(self.computed.remove(&id).expect("a node is joined to itself"));
+        }
         let names: Vec<String> = ids.iter().map(|id| format!("Linear_{}", id.0)).collect();
         let sizes = self.builder.integers(&sizes);
         let outputs: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -231,6 +334,29 @@ impl<W: Write> Lowering<'_, W> {
         self.builder.node(Operator::Standard("Split"), &[&product, &sizes], &outputs, axis);
         self.computed.extend(ids.into_iter().zip(names));
         Ok(self.computed.remove(&id).expect("a node is joined to itself"))
+    }
+
+    /// Whether joined nodes need not be taken apart: who reads them takes a matrix and columns.
+    fn stay_together(&self, ids: &[NodeId]) -> bool {
+        let is_gate = |(_, node): (NodeId, &Node)| matches!(node, Node::GatedActivation { .. });
+        let are_gates = || ids.len() == 2 && ids.iter().all(|id| self.readers(*id).all(is_gate));
+        ids.iter().all(|id| self.is_attended_to(*id)) || are_gates()
+    }
+
+    fn readers(&self, id: NodeId) -> impl Iterator<Item = (NodeId, &Node)> {
+        self.model.graph.nodes().filter(move |(_, node)| node.inputs().contains(&id))
+    }
+
+    /// Whether nobody reads a linear node but attention, and what is about heads before it.
+    fn is_attended_to(&self, id: NodeId) -> bool {
+        let mut readers = self.readers(id);
+        readers.all(|(reader, node)| match node {
+            Node::Attention { .. } => true,
+            Node::Rotary { .. } | Node::RmsNorm { .. } => {
+                self.model.graph.head_path(reader).source == id && self.is_attended_to(reader)
+            }
+            _ => false,
+        })
     }
 
     /// The linear nodes that are multiplied at once with this one, the first of them: in ONNX Runtime, the time

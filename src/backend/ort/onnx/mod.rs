@@ -16,4 +16,4 @@ mod rounded;
 
 pub use describe::{DescribeError, Description, ValueDescription};
 pub use emit::{EmitError, MODEL_FILE, WEIGHTS_FILE, emit};
-pub use lower::{Form, cache_names, lower, names};
+pub use lower::{Form, Runner, cache_names, lower, names, own};

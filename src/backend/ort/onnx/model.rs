@@ -2,6 +2,8 @@
 //!
 //! Source: onnx/onnx.proto and docs/IR.md of ONNX; the fields' numbers are in `encode.rs`.
 
+use super::lower::own;
+
 /// A model: one graph, and the operator sets its nodes are from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
@@ -30,6 +32,25 @@ pub enum Operator {
     Standard(&'static str),
     /// ONNX Runtime's own, of the domain [`CONTRIB_DOMAIN`].
     Contrib(&'static str),
+    /// What the backend itself brings to ONNX Runtime, of the domain [`own::DOMAIN`].
+    Own(&'static str),
+}
+
+impl Operator {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Standard(name) | Self::Contrib(name) | Self::Own(name) => name,
+        }
+    }
+
+    /// ONNX's own has no name.
+    pub(super) fn domain(self) -> &'static str {
+        match self {
+            Self::Standard(_) => "",
+            Self::Contrib(_) => CONTRIB_DOMAIN,
+            Self::Own(_) => own::DOMAIN,
+        }
+    }
 }
 
 /// Old enough for any ONNX Runtime that the backend can load, which reads 17 since 1.12.
