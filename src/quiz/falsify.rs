@@ -1,8 +1,9 @@
 //! What makes a sentence false: one of its numbers, names or words, and what may stand in its place. What may
-//! be written there is held so tightly that the sentence still reads like one: a number of the same length, another
-//! name of the same passage after the same word, the opposite of a word; without those "is not" for "is", and
-//! only then words of the model's own.
+//! be written there is held so tightly that the sentence still reads like one: a number of the same length, a name
+//! from elsewhere, the opposite of a word; without those "is not" for "is", and only then words of the model's own.
+//! In other languages than English, where less is known of a sentence, another name of the same passage.
 
+use super::elsewhere::names_elsewhere;
 use super::form::Form;
 use super::language::Language;
 use super::number::{self, Apart, year_of_date};
@@ -23,7 +24,9 @@ pub(super) struct Change {
 pub(super) enum Substitute {
     /// A regular expression for a number.
     Number(String),
-    /// One of these; none of them says what the original says.
+    /// One of these names, which the passage does not speak of.
+    Elsewhere(Vec<&'static str>),
+    /// One of these, of the same passage; none of them says what the original says.
     OneOf(Vec<String>),
     /// This, which says the opposite.
     Opposite(String),
@@ -36,17 +39,9 @@ pub(super) enum Substitute {
 /// More alternatives make the grammar larger and the choice no better.
 const MAX_SUBSTITUTES: usize = 16;
 
-/// A name, or in an unspaced script a word, that may stand in another's place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Name {
-    text: String,
-    /// What stands before it: "in", "by the". What stands after the same says the same kind of thing, mostly.
-    before: String,
-}
-
-/// Names and words of a passage's sentences that may stand in another's place.
-pub(super) fn names<'a>(sentences: impl Iterator<Item = &'a str>) -> Vec<Name> {
-    let mut names: Vec<Name> = Vec::new();
+/// Names of a passage's sentences, in an unspaced script words, that may stand in another's place.
+pub(super) fn names<'a>(sentences: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
     for sentence in sentences {
         for Span { bytes, form } in replaceable_spans(sentence) {
             let is_name = match form {
@@ -56,43 +51,27 @@ pub(super) fn names<'a>(sentences: impl Iterator<Item = &'a str>) -> Vec<Name> {
                 Form::Plain => true,
                 Form::Number | Form::Quantity | Form::Phrase => false,
             };
-            let name =
-                Name { text: sentence[bytes.clone()].to_owned(), before: before(sentence, bytes.start) };
-            if is_name && !names.contains(&name) {
-                names.push(name);
+            let name = &sentence[bytes];
+            if is_name && !names.iter().any(|other| other == name) {
+                names.push(name.to_owned());
             }
         }
     }
     names
 }
 
-/// The word before a place in a sentence, and the one before that if it is "the"; in small letters.
-fn before(sentence: &str, start: usize) -> String {
-    let mut words = sentence[..start].split_whitespace().rev().map(str::to_lowercase);
-    let last = words.next().unwrap_or_default();
-    match words.next() {
-        Some(word) if last == "the" => format!("{word} the"),
-        _ => last,
-    }
-}
-
 /// Where and how to make a sentence false; `None` where nothing in it can be changed. Numbers before
 /// names, and longer ones before shorter: numbers are easily wrong, long names easily told from others.
 /// Where no name can stand in another's place, an English sentence says the opposite or is denied.
-pub(super) fn change(sentence: &str, names: &[Name], language: &Language) -> Option<Change> {
+pub(super) fn change(sentence: &str, names: &[String], language: &Language) -> Option<Change> {
     let is_english = language.code() == "en";
     let change_of = |span| change_of(sentence, &span, names, is_english);
     let changes = replaceable_spans(sentence).into_iter().filter_map(change_of);
     let in_words = is_english.then(|| opposite(sentence).into_iter().chain(denial(sentence)));
     changes.chain(in_words.into_iter().flatten()).max_by_key(|change| {
-        let text = &sentence[change.bytes.clone()];
-        // The first word of a sentence may owe its capital to that.
-        let is_sure = change.bytes.start > 0
-            || text.contains(' ')
-            || !text.starts_with(char::is_uppercase)
-            || names.iter().any(|name| name.text == text);
-        let rank = match (&change.substitute, is_sure) {
-            (Substitute::Number(_), _) => 6,
+        let rank = match (&change.substitute, is_sure_of(sentence, &change.bytes, names)) {
+            (Substitute::Number(_), _) => 7,
+            (Substitute::Elsewhere(_), _) => 6,
             (Substitute::OneOf(_), true) => 5,
             (Substitute::Opposite(_), _) => 4,
             (Substitute::Denial(_), _) => 3,
@@ -100,16 +79,26 @@ pub(super) fn change(sentence: &str, names: &[Name], language: &Language) -> Opt
             (Substitute::OneOf(_), false) => 1,
             (Substitute::Free(_), false) => 0,
         };
-        // Of equals the first.
-        (rank, change.bytes.len(), Reverse(change.bytes.start))
+        // What a sentence begins with, it is about: "NASA was an Australian network" is no more than silly.
+        let is_topic = matches!(change.substitute, Substitute::Elsewhere(_)) && change.bytes.start == 0;
+        (rank, !is_topic, change.bytes.len(), Reverse(change.bytes.start))
     })
 }
 
+/// Whether what looks like a name is one: the first word of a sentence may owe its capital to that.
+fn is_sure_of(sentence: &str, bytes: &Range<usize>, names: &[String]) -> bool {
+    let text = &sentence[bytes.clone()];
+    bytes.start > 0
+        || text.contains(' ')
+        || !text.starts_with(char::is_uppercase)
+        || names.iter().any(|name| name == text)
+}
+
 impl Change {
-    /// Whether nobody doubts that the sentence is false, once they know: a name may be as right as the one it
-    /// replaces. Nor does it give itself away, as "not" does.
+    /// Whether nobody doubts that the sentence is false, once they know: another name of the passage may be as right
+    /// as the one it replaces. Nor does it give itself away, as "not" does.
     pub(super) fn is_plain(&self) -> bool {
-        matches!(self.substitute, Substitute::Number(_) | Substitute::Opposite(_))
+        matches!(self.substitute, Substitute::Number(_) | Substitute::Elsewhere(_) | Substitute::Opposite(_))
     }
 
     /// Whether the sentence will read like one, and be false, whatever is chosen.
@@ -182,39 +171,42 @@ fn denial(sentence: &str) -> Option<Change> {
     Some(Change { bytes: start..start + word.len() + also, substitute: Substitute::Denial(denied) })
 }
 
-/// Where a sentence can be denied, a name is exchanged only for one that stands after the same word. `None` for a
-/// number that has no other.
-fn change_of(sentence: &str, span: &Span, names: &[Name], can_be_denied: bool) -> Option<Change> {
-    let original = &sentence[span.bytes.clone()];
+/// `None` for a number that has no other.
+fn change_of(sentence: &str, span: &Span, names: &[String], is_english: bool) -> Option<Change> {
+    let bytes = span.bytes.clone();
+    let original = &sentence[bytes.clone()];
     let number_at = match span.form {
         Form::Number | Form::Quantity => Some(0),
         _ => year_of_date(original),
     };
     if let Some(at) = number_at {
-        let start = span.bytes.start + at;
+        let start = bytes.start + at;
         let (number, regex) = number::others(&sentence[start..], apart(&sentence[..start]))?;
         return Some(Change {
             bytes: start + number.start..start + number.end,
             substitute: Substitute::Number(regex),
         });
     }
-    let before = before(sentence, span.bytes.start);
-    let fits = |name: &&Name| {
-        Form::of(&name.text) == span.form
-            && !contains(sentence, &name.text)
-            && !are_related(&name.text, original)
-            && (name.before == before || !can_be_denied)
-    };
-    let mut others: Vec<String> = Vec::new();
-    if span.form == Form::Plain || span.form == Form::Name && stands_alone(sentence, &span.bytes) {
-        for name in names.iter().filter(fits) {
-            if others.len() < MAX_SUBSTITUTES && !others.contains(&name.text) {
-                others.push(name.text.clone());
-            }
+    let free = Substitute::Free(span.form);
+    let substitute = match (span.form, is_english) {
+        (Form::Name, _) if !stands_alone(sentence, &bytes) => free,
+        (Form::Name, true) if is_sure_of(sentence, &bytes, names) => {
+            let is_known =
+                |other: &str| contains(sentence, other) || names.iter().any(|name| contains(name, other));
+            let others =
+                names_elsewhere(original, &sentence[..bytes.start], &sentence[bytes.end..], is_known);
+            if others.is_empty() { free } else { Substitute::Elsewhere(others) }
         }
-    }
-    let substitute = if others.is_empty() { Substitute::Free(span.form) } else { Substitute::OneOf(others) };
-    Some(Change { bytes: span.bytes.clone(), substitute })
+        (Form::Name, false) | (Form::Plain, _) => {
+            let fits = |name: &&String| {
+                Form::of(name) == span.form && !contains(sentence, name) && !are_related(name, original)
+            };
+            let others: Vec<String> = names.iter().filter(fits).take(MAX_SUBSTITUTES).cloned().collect();
+            if others.is_empty() { free } else { Substitute::OneOf(others) }
+        }
+        _ => free,
+    };
+    Some(Change { bytes, substitute })
 }
 
 /// How far from the original a number must be after some words of a sentence for that to be false.
@@ -271,26 +263,27 @@ mod tests {
     }
 
     #[test]
-    fn names_of_the_passage_next() {
+    fn names_from_elsewhere_next() {
+        let check = |sentence: &str, name: &str, some: &str, count: usize| {
+            let passage = ["He left for the Red Cross in Rome.", sentence];
+            let english = Language::parse("en").unwrap();
+            let change = change(sentence, &names(passage.into_iter()), &english).unwrap();
+            let Substitute::Elsewhere(others) = change.substitute else { panic!("{sentence}: {change:?}") };
+            assert_eq!((&sentence[change.bytes], others.len()), (name, count), "{sentence}");
+            assert!(others.contains(&some), "{sentence}: {others:?}");
+        };
+        // Rome and the Red Cross are spoken of.
+        check("Its tower is by Gustave Eiffel.", "Gustave Eiffel", "Isaac Newton", 23);
+        check("He left the European Union in June.", "European Union", "Royal Navy", 17);
+        check("She fell ill in June.", "June", "March", 11);
+        check("Great Southern Rail serves Perth.", "Perth", "Vienna", 23);
+    }
+
+    #[test]
+    fn or_of_the_passage_in_other_languages() {
         let one_of = |text, names: &[&str]| {
             Some((text, Substitute::OneOf(names.iter().map(|&name| name.to_owned()).collect())))
         };
-        let passage =
-            ["Later Hugo met Victor Hugo, the EU and Eiffel by Nice.", "Towers by Jean Nouvel rose."];
-        check(
-            "Its tower is by Gustave Eiffel.",
-            &passage,
-            one_of("Gustave Eiffel", &["Nice", "Jean Nouvel"]),
-        );
-        // After another word it would be another kind of thing.
-        check("The tower of Gustave Eiffel was tall.", &passage, {
-            Some(("was", Substitute::Denial("was not".to_owned())))
-        });
-        check(
-            "He left the European Union.",
-            &["So the EU left the Vatican in Rome."],
-            one_of("European Union", &["Vatican"]),
-        );
         check("琵琶湖は滋賀県にある。", &["諏訪湖は長野県にある。"], one_of("琵琶湖", &["諏訪湖", "長野県"]));
     }
 
@@ -300,14 +293,11 @@ mod tests {
         let denied = |word, text: &str| Some((word, Substitute::Denial(text.to_owned())));
         // No head of a longer name, and no name for one that describes the next word.
         let passage = ["So the Treaty on the Functioning of the European Union says."];
-        assert_eq!(
-            names(passage.into_iter()).iter().map(|name| &*name.text).collect::<Vec<_>>(),
-            ["European Union"]
-        );
+        assert_eq!(names(passage.into_iter()), ["European Union"]);
         check("Later ARPANET architecture is old.", &passage, denied("is", "is not"));
         check("The South American continent is vast.", &["He left Oslo."], denied("is", "is not"));
-        // Nor one without "the" for one with it.
-        check("He was the Pope.", &["It was Oslo."], denied("was", "was not"));
+        // Nor part of a word that is no name.
+        check("The engine of Watt's was old.", &[], denied("was", "was not"));
         check("The largest of them rose.", &[], opposite("largest", "smallest"));
         check("Prices have increased.", &[], opposite("increased", "decreased"));
     }
@@ -316,7 +306,7 @@ mod tests {
     fn then_denial() {
         let denied = |word, text: &str| Some((word, Substitute::Denial(text.to_owned())));
         check("Normally water is the fluid of choice.", &[], denied("is", "is not"));
-        check("The cycle of Rankine was his.", &["In Rankine water boils."], denied("was", "was not"));
+        check("Mercury was his.", &[], denied("was", "was not"));
         check("The men who were there can sing.", &[], denied("can", "cannot"));
         check("The town has been rebuilt.", &[], denied("has", "has not"));
         check("The principle is also recognised.", &[], denied("is also", "is not"));
@@ -325,7 +315,7 @@ mod tests {
 
     #[test]
     fn words_of_the_models_own_last() {
-        check("The cycle of Rankine is not his.", &[], Some(("Rankine", Substitute::Free(Form::Name))));
+        check("Mercury is not his.", &[], Some(("Mercury", Substitute::Free(Form::Name))));
         check("plants need water", &[], Some(("plants", Substitute::Free(Form::Phrase))));
         check("so be it", &[], None);
     }

@@ -5,7 +5,7 @@
 //! are words of that sentence. A true statement is the sentence itself, a false one the sentence with
 //! one number, name or word replaced, so that the key is right whatever the model writes.
 
-use super::falsify::{Change, Name, Substitute, change};
+use super::falsify::{Change, Substitute, change};
 use super::form::Form;
 use super::language::Language;
 use super::number::{self, Apart};
@@ -25,7 +25,7 @@ pub(super) struct ItemGrammar<'a> {
     /// Sentences of the source to rest on, one of which the model chooses; empty without a source.
     pub(super) candidates: &'a [&'a str],
     /// Of the passage: what may stand in another's place in a false statement.
-    pub(super) names: &'a [Name],
+    pub(super) names: &'a [String],
 }
 
 impl ItemGrammar<'_> {
@@ -161,10 +161,8 @@ impl ItemGrammar<'_> {
         let original = json_inner(&sentence[bytes]);
         let substitute = match substitute {
             Substitute::Number(regex) => format!("/{regex}/ & ~{}", literal(&original)),
-            Substitute::OneOf(texts) => {
-                let texts: Vec<String> = texts.iter().map(|text| literal(&json_inner(text))).collect();
-                texts.join(" | ")
-            }
+            Substitute::Elsewhere(names) => any_of(names.into_iter()),
+            Substitute::OneOf(texts) => any_of(texts.iter().map(String::as_str)),
             Substitute::Opposite(text) | Substitute::Denial(text) => literal(&text),
             Substitute::Free(form) => {
                 // Not the original, nor a word that begins like it.
@@ -307,6 +305,10 @@ fn sentence(without: &str, min_chars: usize, ends: Option<&[char]>) -> String {
 pub(super) fn json_inner(text: &str) -> String {
     let quoted = serde_json::to_string(text).expect("a string is JSON");
     quoted[1..quoted.len() - 1].to_owned()
+}
+
+fn any_of<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    texts.map(|text| literal(&json_inner(text))).collect::<Vec<_>>().join(" | ")
 }
 
 /// A Lark string: JSON's syntax, in which U+007F must be escaped.

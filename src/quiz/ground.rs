@@ -81,7 +81,7 @@ impl Excerpt {
     }
 
     /// Names and words in what is shown that may stand in another's place.
-    pub(super) fn names(&self) -> Vec<falsify::Name> {
+    pub(super) fn names(&self) -> Vec<String> {
         falsify::names(self.shown.clone().map(|idx| self.source.sentence_text(idx)))
     }
 }

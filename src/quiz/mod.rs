@@ -7,6 +7,7 @@ mod candidate;
 mod checks;
 mod draft;
 mod drafting;
+mod elsewhere;
 mod falsify;
 mod flaws;
 mod form;

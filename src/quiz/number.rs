@@ -45,7 +45,7 @@ struct Number<'a> {
 
 const ORDINAL_ENDING: usize = 2;
 #[rustfmt::skip]
-const MONTHS: [&str; 12] = [
+pub(super) const MONTHS: [&str; 12] = [
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
 ];

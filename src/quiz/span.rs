@@ -2,7 +2,7 @@
 
 use super::form::Form;
 use super::script::{Script, is_unspaced};
-use super::word::{Word, continues, describes, is_filler, is_past, is_plural, words};
+use super::word::{Word, continues, describes, is_adverb, is_filler, is_ordinal, is_past, is_plural, words};
 use std::collections::HashSet;
 use std::ops::Range;
 use unicode_normalization::char::is_combining_mark;
@@ -24,6 +24,12 @@ const MAX_PHRASE_WORDS: usize = 3;
 const MAX_UNSPACED_WORD: usize = 8;
 /// A number goes on with these.
 const SCALES: [&str; 5] = ["thousand", "million", "billion", "trillion", "percent"];
+/// Before "of" they say how much of what follows is meant, or in what form, and nothing else.
+#[rustfmt::skip]
+const HEADS_OF_OTHERS: [&str; 24] = [
+    "series", "number", "numbers", "variety", "range", "kind", "kinds", "type", "types", "sort", "sorts", "form", "forms",
+    "part", "parts", "set", "group", "groups", "amount", "amounts", "pair", "lot", "means", "rest",
+];
 /// Keeps the grammar of one sentence small.
 const MAX_SPANS: usize = 160;
 
@@ -73,7 +79,15 @@ pub(super) fn answer_spans(sentence: &str) -> Vec<Span> {
 pub(super) fn replaceable_spans(sentence: &str) -> Vec<Span> {
     const MAX_REPLACEABLE: usize = 12;
     const MIN_LETTERS: usize = 5;
-    let spans = answer_spans(sentence);
+    let mut spans = answer_spans(sentence);
+    // An ordinal is no answer without what it counts, and easily another.
+    let is_number = |word: &Word| word.form == Form::Quantity && is_ordinal(&sentence[word.bytes.clone()]);
+    for Word { bytes, form, .. } in words(sentence).into_iter().filter(is_number) {
+        if !spans.iter().any(|span| span.bytes == bytes) {
+            spans.push(Span { bytes, form });
+        }
+    }
+    spans.sort_by_key(|span| (span.bytes.start, span.bytes.end));
     let words_of = |span: &Span| sentence[span.bytes.clone()].split(' ').map(Form::of).collect::<Vec<_>>();
     let is_name = |span: &&Span| words_of(span).into_iter().all(Form::is_strong);
     let is_plain = |span: &&Span| span.form == Form::Plain;
@@ -110,14 +124,19 @@ fn is_answer(words: &[Word], range: Range<usize>) -> bool {
 }
 
 /// Whether the words go with the one after them, and say little without it: "variable" of "variable cutoff",
-/// "South American" of "South American continent". Told by English endings, so that it errs now and then:
-/// what is left out is only one answer the less.
+/// "South American" of "South American continent", "series" of "series of dams"; or end with an adverb. Told by
+/// English endings, so that it errs now and then: what is left out is only one answer the less.
 fn is_cut_short(sentence: &str, words: &[Word], range: Range<usize>) -> bool {
     let last = &words[range.end - 1];
     let text = |word: &Word| &sentence[word.bytes.clone()];
-    let ends_with_verb = range.len() > 1 && last.form == Form::Phrase && is_past(text(last));
-    let Some(next) = words.get(range.end).filter(|next| last.joins_next && !next.is_filler) else {
-        return ends_with_verb;
+    let ends_loosely =
+        last.form == Form::Phrase && (range.len() > 1 && is_past(text(last)) || is_adverb(text(last)));
+    let next = words.get(range.end).filter(|_| last.joins_next);
+    if next.is_some_and(|next| text(next) == "of" && HEADS_OF_OTHERS.contains(&text(last))) {
+        return true;
+    }
+    let Some(next) = next.filter(|next| !next.is_filler) else {
+        return ends_loosely;
     };
     let next_is_noun = match last.form {
         Form::Phrase if SCALES.contains(&text(last)) => false,
@@ -125,9 +144,11 @@ fn is_cut_short(sentence: &str, words: &[Word], range: Range<usize>) -> bool {
         Form::Name => next.form == Form::Phrase && describes(text(last)),
         // "500" of "500 million people".
         Form::Number => SCALES.contains(&text(next)),
+        // "19th" of "19th century".
+        Form::Quantity if is_ordinal(text(last)) => matches!(next.form, Form::Phrase | Form::Name),
         Form::Quantity | Form::Plain => false,
     };
-    ends_with_verb || next_is_noun && !continues(text(next))
+    ends_loosely || next_is_noun && !continues(text(next))
 }
 
 /// Whether a name in a sentence can be taken out of it as it is: not the head of a longer one ("Treaty" of
@@ -223,6 +244,11 @@ mod tests {
         check("Each town elects one member.", &["member"], &[]);
         check("It cost seven hundred.", &["seven hundred"], &[]);
         check("Some 500 million people live there.", &["500 million"], &["500"]);
+        check("It rose in the 19th century.", &["19th century"], &["19th"]);
+        check("It rose on July 4th.", &["July 4th"], &[]);
+        check("A series of dams holds water.", &["dams", "water"], &["series"]);
+        check("All schools were privately run then.", &["schools"], &["privately"]);
+        check("The assembly is elected by one family.", &["assembly", "family"], &[]);
     }
 
     #[test]

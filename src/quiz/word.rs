@@ -141,6 +141,17 @@ pub(super) fn is_past(word: &str) -> bool {
     ends_so || PAST.contains(&word)
 }
 
+/// Whether a word is likely an adverb: "privately", not "family".
+pub(super) fn is_adverb(word: &str) -> bool {
+    word.len() > 4 && word.ends_with("ly") && !NOUNS_IN_LY.contains(&word)
+}
+
+/// "19th", "1st"
+pub(super) fn is_ordinal(text: &str) -> bool {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_lowercase());
+    matches!(&text[digits.len()..], "st" | "nd" | "rd" | "th")
+}
+
 /// Whether a name is likely an adjective: "American", "Jewish".
 pub(super) fn describes(name: &str) -> bool {
     ["an", "ese", "ish", "ic", "ch"].iter().any(|ending| name.ends_with(ending))
@@ -204,6 +215,14 @@ const PAST: &[&str] = &[
     "fell", "felt", "flew", "fought", "found", "gave", "grew", "held", "kept", "knew", "laid", "lay", "led", "left",
     "lost", "meant", "met", "paid", "put", "ran", "rose", "said", "sang", "sat", "saw", "sent", "set", "shot", "spent",
     "spoke", "stood", "taught", "thought", "threw", "told", "took", "went", "won", "wore", "wrote",
+];
+
+/// They end like adverbs and are none.
+#[rustfmt::skip]
+const NOUNS_IN_LY: &[&str] = &[
+    "ally", "anomaly", "assembly", "belly", "bully", "butterfly", "disassembly", "dragonfly", "family", "firefly", "gully",
+    "homily", "housefly", "jelly", "lily", "melancholy", "mayfly", "monopoly", "oligopoly", "panoply", "rally", "reply",
+    "resupply", "subfamily", "superfamily", "supply",
 ];
 
 /// What the object of a verb before it begins with, and seldom what follows a noun.
