@@ -2,7 +2,7 @@
 
 use super::{
     batch::Place,
-    cache::{Cached, KvCache},
+    cache::{Cached, KvCache, MAX_HEAD_DIM},
     kernels::{Attend, Isa, Query, RmsNorm},
     pool::{Tasks, Tiles},
     rotary::RotaryTable,
@@ -14,9 +14,6 @@ use crate::model::{AttentionShape, CacheShape, HeadPath, Model, NodeId, Pairing}
 const TOKENS_PER_TILE: usize = 4;
 /// Queries that are prepared at once.
 const MAX_QUERIES: usize = 6;
-/// Heads are prepared in fixed memory.
-const MAX_HEAD_DIM: usize = 256;
-
 #[derive(Debug, thiserror::Error)]
 #[error("heads are {head_dim} wide, more than {MAX_HEAD_DIM}")]
 pub(in crate::backend) struct HeadTooWide {

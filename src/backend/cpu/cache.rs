@@ -6,7 +6,13 @@ use super::{
     view::ViewMut,
 };
 use crate::{backend::Slot, model::CacheShape};
-use half::f16;
+use half::{
+    f16,
+    slice::{HalfBitsSliceExt, HalfFloatSliceExt},
+};
+
+/// Heads are prepared in fixed memory.
+pub(super) const MAX_HEAD_DIM: usize = 256;
 
 /// Keys and values are kept as precisely as the rest is computed.
 pub(super) enum Cache {
@@ -58,14 +64,15 @@ pub(super) struct SlotShape {
 pub(super) trait Cached: Element {
     const ZERO: Self;
 
-    fn from_f32(value: f32) -> Self;
+    /// Rounds the values of a head into as many places.
+    fn round(values: &[f32], to: &mut [Self]);
 }
 
 impl Cached for f32 {
     const ZERO: Self = 0.0;
 
-    fn from_f32(value: f32) -> Self {
-        value
+    fn round(values: &[f32], to: &mut [Self]) {
+        to.copy_from_slice(values);
     }
 }
 
@@ -73,9 +80,15 @@ impl Cached for HalfBits {
     const ZERO: Self = 0;
 
     /// What is too large becomes the largest: an infinity would spoil its neighbours.
-    fn from_f32(value: f32) -> Self {
+    fn round(values: &[f32], to: &mut [Self]) {
         const LARGEST: f32 = 65504.0;
-        f16::from_f32(value.clamp(-LARGEST, LARGEST)).to_bits()
+        let mut bounded = [0.0; MAX_HEAD_DIM];
+        let bounded = &mut bounded[..values.len()];
+        for (to, value) in bounded.iter_mut().zip(values) {
+            *to = value.clamp(-LARGEST, LARGEST);
+        }
+        // All at once: value by value, the calls took a 20th of a step with 16 rows.
+        to.reinterpret_cast_mut::<f16>().convert_from_f32_slice(bounded);
     }
 }
 
@@ -153,11 +166,12 @@ impl SlotShape {
         let (block, lane) = (position / POSITIONS_PER_BLOCK, position % POSITIONS_PER_BLOCK);
         let block =
             &mut keys[block * self.head_dim * POSITIONS_PER_BLOCK..][..self.head_dim * POSITIONS_PER_BLOCK];
-        for (to, &key) in block.chunks_exact_mut(POSITIONS_PER_BLOCK).zip(key) {
-            to[lane] = E::from_f32(key);
+        let mut rounded = [E::ZERO; MAX_HEAD_DIM];
+        let rounded = &mut rounded[..self.head_dim];
+        E::round(key, rounded);
+        for (to, key) in block.chunks_exact_mut(POSITIONS_PER_BLOCK).zip(rounded) {
+            to[lane] = *key;
         }
-        for (to, &value) in values[position * self.padded_dim..].iter_mut().zip(value) {
-            *to = E::from_f32(value);
-        }
+        E::round(value, &mut values[position * self.padded_dim..][..self.head_dim]);
     }
 }
