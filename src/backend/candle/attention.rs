@@ -23,7 +23,9 @@ struct LayerCache {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("no memory for a KV cache of {slots} slots of {context_len} positions")]
+#[error(
+    "no memory for a KV cache of {slots} slots of {context_len} positions: ask for fewer (--slots, --context-len)"
+)]
 pub(super) struct NoMemory {
     slots: usize,
     context_len: usize,

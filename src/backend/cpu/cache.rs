@@ -93,7 +93,9 @@ impl Cached for HalfBits {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("no memory for a KV cache of {slots} slots of {context_len} positions")]
+#[error(
+    "no memory for a KV cache of {slots} slots of {context_len} positions: ask for fewer (--slots, --context-len)"
+)]
 pub(in crate::backend) struct NoMemory {
     slots: usize,
     context_len: usize,
