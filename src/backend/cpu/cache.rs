@@ -87,7 +87,7 @@ impl Cached for HalfBits {
         for (to, value) in bounded.iter_mut().zip(values) {
             *to = value.clamp(-LARGEST, LARGEST);
         }
-        // All at once: value by value, the calls took a 20th of a step with 16 rows.
+        // All at once: `half` looks up how with each call.
         to.reinterpret_cast_mut::<f16>().convert_from_f32_slice(bounded);
     }
 }
