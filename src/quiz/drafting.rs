@@ -114,8 +114,8 @@ async fn write_draft(
     let mut candidate = plan.item(index, attempt, &text).map(|item| Candidate::new(item, &summary));
     if let Ok(drafted) = &mut candidate
         && plan.spec.round_trip != CheckPolicy::Off
-        && let way = plan.way_back(index, attempt, &drafted.item.question)
-        && let Some(trip) = RoundTrip::of(&drafted.item, way)
+        && let Some(trip) =
+            RoundTrip::of(&drafted.item, || plan.way_back(index, attempt, &drafted.item.question))
     {
         let weigh = |request: WeighRequest| when_there_is_room(move || writer.weigh(request.clone()));
         match trip.verdict(&drafted.item, weigh).await {

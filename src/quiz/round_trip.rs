@@ -38,14 +38,14 @@ pub(super) struct RoundTrip {
 
 impl RoundTrip {
     /// `None` where there is nothing to compare: no evidence, or a statement, which is its evidence.
-    pub(super) fn of(item: &QuizItem, way: WayBack) -> Option<Self> {
+    pub(super) fn of(item: &QuizItem, way: impl FnOnce() -> WayBack) -> Option<Self> {
         let evidence = item.evidence.as_ref().filter(|_| item.kind != ItemKind::TrueFalse)?;
         let key = &item.answer.text;
         let mut answers = vec![key.clone()];
         answers.extend(others(&evidence.text, key));
         let n_words = answers.len();
         answers.extend(item.choices.iter().flatten().filter(|choice| *choice != key).cloned());
-        (answers.len() > 1).then_some(Self { way, answers, n_words })
+        (answers.len() > 1).then(|| Self { way: way(), answers, n_words })
     }
 
     /// What is to be weighed, an answer each.
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn what_is_compared() {
         let check = |item: &QuizItem, way: fn() -> WayBack, expected: Option<&[&str]>| {
-            let trip = RoundTrip::of(item, way());
+            let trip = RoundTrip::of(item, way);
             let answers: Option<Vec<&str>> =
                 trip.as_ref().map(|trip| trip.answers.iter().map(String::as_str).collect());
             assert_eq!(answers.as_deref(), expected);

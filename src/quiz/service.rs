@@ -138,7 +138,7 @@ impl QuizService {
         item: &QuizItem,
     ) -> Result<Option<Result<f32, RejectReason>>, GenerateError> {
         let plan = self.plan(spec).await?;
-        let way = plan.way_back(0, 0, &item.question);
+        let way = || plan.way_back(0, 0, &item.question);
         let Some(trip) = RoundTrip::of(item, way) else { return Ok(None) };
         let (verdict, _) = trip.verdict(item, |request| self.writer.weigh(request)).await?;
         Ok(Some(verdict))

@@ -42,7 +42,7 @@ pub struct OrtOptions {
     /// The library, `libonnxruntime.so`; a process can load one.
     pub library: Option<PathBuf>,
     /// An execution provider that the library has, `CUDA` or `CUDAExecutionProvider`; `None` for the CPU. One that
-    /// has memory of its own is slow: the cache is in the CPU's, and goes to and fro with each step.
+    /// has memory of its own is slow: attention is the CPU's, and what it reads and yields goes to and fro.
     pub provider: Option<String>,
     /// How a model is written for it, where weights are not asked for as `f32`.
     pub form: Form,
