@@ -161,7 +161,7 @@ impl ItemGrammar<'_> {
         let original = json_inner(&sentence[bytes]);
         let substitute = match substitute {
             Substitute::Number(regex) => format!("/{regex}/ & ~{}", literal(&original)),
-            Substitute::Elsewhere(names) => any_of(names.into_iter()),
+            Substitute::Elsewhere(names) => any_of(names.names.into_iter()),
             Substitute::OneOf(texts) => any_of(texts.iter().map(String::as_str)),
             Substitute::Opposite(text) | Substitute::Denial(text) => literal(&text),
             Substitute::Free(form) => {
