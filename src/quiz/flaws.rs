@@ -147,20 +147,11 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// What an English question begins with says whether a number answers it.
+/// What an English question begins with says whether a number answers it, or a time.
 fn asks_for_another_kind(stem: &str, answer: &str) -> bool {
-    const FOR_A_NUMBER: [&str; 12] = [
-        "how many",
-        "how much",
-        "how old",
-        "how far",
-        "how tall",
-        "how high",
-        "how deep",
-        "how long",
-        "what year",
-        "which year",
-        "what percentage",
+    #[rustfmt::skip]
+    const FOR_A_NUMBER: [&str; 10] = [
+        "how many", "how much", "how old", "how far", "how tall", "how high", "how deep", "how long", "what percentage",
         "how often",
     ];
     #[rustfmt::skip]
@@ -168,24 +159,52 @@ fn asks_for_another_kind(stem: &str, answer: &str) -> bool {
         "who ", "whose ", "where ", "why ", "how do ", "how does ", "how did ", "how is ", "how are ", "how was ",
         "how were ", "how can ",
     ];
+    // "When it rains, what ...?" asks for no time.
+    #[rustfmt::skip]
+    const FOR_A_TIME: [&str; 8] =
+        ["when was ", "when were ", "when did ", "when is ", "when are ", "when does ", "when do ", "when will "];
+    const FOR_A_YEAR: [&str; 4] = ["what year", "which year", "in what year", "in which year"];
+    let stem = stem.to_lowercase();
+    let begins = |starts: &[&str]| starts.iter().any(|start| stem.starts_with(start));
+    let is_number = answer.starts_with(|c: char| c.is_ascii_digit());
+    begins(&FOR_A_NUMBER) && !counts(answer)
+        || begins(&FOR_NO_NUMBER) && is_number
+        || begins(&FOR_A_TIME) && !words(answer).iter().any(|word| is_of_time(word))
+        || begins(&FOR_A_YEAR) && !words(answer).iter().all(|word| is_of_time(word))
+}
+
+/// Whether an answer says how much of something there is.
+fn counts(answer: &str) -> bool {
     #[rustfmt::skip]
     const NUMBER_WORDS: [&str; 26] = [
         "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "twenty",
         "thirty", "forty", "fifty", "hundred", "thousand", "million", "billion", "half", "third", "quarter", "dozen",
         "once", "twice",
     ];
-    let stem = stem.to_lowercase();
-    let counts = answer.chars().any(char::is_numeric)
-        || words(answer).iter().any(|word| NUMBER_WORDS.iter().any(|number| word.contains(number)));
-    let measures = words(answer).iter().any(|word| {
-        let vague =
-            ["several", "many", "few", "some", "most", "majority", "year", "day", "week", "month", "century"];
-        vague.iter().any(|measure| word.contains(measure))
+    #[rustfmt::skip]
+    const VAGUE: [&str; 11] =
+        ["several", "many", "few", "some", "most", "majority", "year", "day", "week", "month", "century"];
+    let counts = |word: &String| {
+        NUMBER_WORDS.iter().chain(&VAGUE).any(|number| word.contains(number))
             || matches!(word.as_str(), "all" | "none" | "no" | "every")
-    });
-    let is_number = answer.starts_with(|c: char| c.is_ascii_digit());
-    FOR_A_NUMBER.iter().any(|start| stem.starts_with(start)) && !counts && !measures
-        || FOR_NO_NUMBER.iter().any(|start| stem.starts_with(start)) && is_number
+    };
+    answer.chars().any(char::is_numeric) || words(answer).iter().any(counts)
+}
+
+/// Whether a word, in plain form, can be part of when something was.
+fn is_of_time(word: &str) -> bool {
+    #[rustfmt::skip]
+    const TIMES: [&str; 68] = [
+        "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+        "december", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", "century", "centuries",
+        "decade", "year", "day", "week", "month", "hour", "minute", "era", "age", "ages", "epoch", "period", "time",
+        "times", "war", "night", "morning", "evening", "spring", "summer", "autumn", "winter", "noon", "midnight",
+        "easter", "christmas", "before", "after", "during", "until", "since", "while", "once", "ago", "early", "late",
+        "mid", "end", "beginning", "bc", "ad", "bce", "ce", "in", "the", "of", "to",
+    ];
+    word.chars().any(|c| c.is_ascii_digit())
+        || TIMES.contains(&word)
+        || TIMES.contains(&word.trim_end_matches('s'))
 }
 
 /// A pronoun, and no name or number it could stand for.
@@ -248,6 +267,11 @@ mod tests {
         check("How long does it take to get there?", "a few days", &[], &[]);
         check("Who built the tower?", "1889", &[], &[Flaw::WrongKindOfAnswer]);
         check("How does the lift of the tower work?", "1889", &[], &[Flaw::WrongKindOfAnswer]);
+        check("When was the tower built?", "Paris", &[], &[Flaw::WrongKindOfAnswer]);
+        check("When was the tower built?", "after the war", &[], &[]);
+        check("When a tower is built, what falls?", "its shadow", &[], &[]);
+        check("In which year was the tower new?", "1889 World's Fair", &[], &[Flaw::WrongKindOfAnswer]);
+        check("In which year was the tower new?", "early 1889", &[], &[]);
         check("Which town is not in Italy?", "Paris", &["Rome", "Milan", "Turin"], &[Flaw::NegativeStem]);
         check("Which town?", "Paris", &["Rome", "None of the above", "Milan"], &[Flaw::AllOrNoneOfTheAbove]);
         check(

@@ -8,9 +8,9 @@
 use super::falsify::{Change, Substitute, change};
 use super::form::Form;
 use super::language::Language;
-use super::number::{self, Apart};
+use super::number::{self, Apart, year_of_date};
 use super::script::is_unspaced;
-use super::span::answer_spans;
+use super::span::{PARTS_OF_TIMES, answer_spans};
 use super::spec::ItemKind;
 use super::wording::fold_spaces;
 use crate::sampling::GrammarSpec;
@@ -105,22 +105,17 @@ impl ItemGrammar<'_> {
                 .filter(|span| span.form == form)
                 .map(|span| &sentence[span.bytes.clone()])
                 .collect();
-            if texts.is_empty() {
-                continue;
-            }
-            if self.kind == ItemKind::MultipleChoice && matches!(form, Form::Number | Form::Quantity) {
-                for (n, text) in texts.into_iter().enumerate() {
-                    let other = format!("OTHER_{idx}_{n}_{}", terminal(form));
-                    rules.define(
-                        &other,
-                        &format!("/{}/ & ~{}", number_like(text), literal(&json_inner(text))),
-                    );
-                    let name = format!("{}_{n}", rule("item", idx, form));
-                    let rest = self.rest(self.kind, &other);
-                    rules.define(&name, &format!("{} {rest} {}", literal(&json_inner(text)), literal("}")));
-                    items.push(name);
-                }
-                continue;
+            // Their wrong choices are other numbers, and each text has its own.
+            let (numbered, texts): (Vec<&str>, Vec<&str>) = texts
+                .into_iter()
+                .partition(|text| self.kind == ItemKind::MultipleChoice && number_in(text).is_some());
+            for (n, text) in numbered.into_iter().enumerate() {
+                let other = format!("OTHER_{idx}_{n}_{}", terminal(form));
+                rules.define(&other, &format!("/{}/ & ~{}", number_like(text), literal(&json_inner(text))));
+                let name = format!("{}_{n}", rule("item", idx, form));
+                let rest = self.rest(self.kind, &other);
+                rules.define(&name, &format!("{} {rest} {}", literal(&json_inner(text)), literal("}")));
+                items.push(name);
             }
             let answers: Vec<String> = texts.iter().map(|text| literal(&json_inner(text))).collect();
             let answer = format!("ANSWER_{idx}_{}", terminal(form));
@@ -251,11 +246,29 @@ fn form_regex(form: Form) -> String {
     }
 }
 
-/// Other numbers like the one that a text begins with, and what stands after it as it is: "1840s" is no choice
-/// beside "1842", nor "12 km" beside "12 years".
+/// Where the number of an answer begins that is another in a wrong choice; `None` where there is none.
+fn number_in(text: &str) -> Option<usize> {
+    if let Some(year) = year_of_date(text) {
+        return Some(year);
+    }
+    // "early 1980s"
+    let start = PARTS_OF_TIMES.iter().find_map(|part| text.strip_prefix(part)?.strip_prefix(' '));
+    let number = start.unwrap_or(text);
+    matches!(Form::of(number), Form::Number | Form::Quantity).then(|| text.len() - number.len())
+}
+
+/// Other numbers like the one in a text, and what stands around it as it is: "1840s" is no choice beside "1842", nor
+/// "12 km" beside "12 years".
 fn number_like(text: &str) -> String {
-    let (number, mut regex) = number::others(text, Apart::AtAll).unwrap_or_default();
-    for c in json_inner(&text[number.end..]).chars() {
+    let start = number_in(text).unwrap_or(0);
+    let (number, regex) = number::others(&text[start..], Apart::AtAll).unwrap_or_default();
+    escaped(&text[..start]) + &regex + &escaped(&text[start + number.end..])
+}
+
+/// A text as it stands in JSON, in a regular expression.
+fn escaped(text: &str) -> String {
+    let mut regex = String::new();
+    for c in json_inner(text).chars() {
         // An escaped angle bracket is the edge of a word.
         if c.is_ascii_punctuation() && !matches!(c, '<' | '>') {
             regex.push('\\');
@@ -414,6 +427,22 @@ mod tests {
                 check(kind, "en", truth, &["it is so"]);
             }
         }
+    }
+
+    #[test]
+    fn wrong_choices_differ_in_their_number() {
+        let check = |text: &str, before: &str, after: &str| {
+            let regex = number_like(text);
+            let number = regex.strip_prefix(before).and_then(|regex| regex.strip_suffix(after));
+            assert!(number.is_some_and(|number| number.contains('[')), "{text}: {regex}");
+        };
+        check("1980s", "19", "s");
+        check("early 1980s", "early 19", "s");
+        check("12 km", "", " km");
+        check("November 1987", "November 19", "");
+        check("1 July 1851", "1 July 18", "");
+        assert_eq!(number_in("Gustave Eiffel"), None);
+        assert_eq!(number_in("early steam"), None);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use super::form::Form;
 use super::script::{Script, is_unspaced};
-use super::word::{Word, continues, describes, is_adverb, is_filler, is_ordinal, is_past, is_plural, words};
+use super::word::{
+    Word, continues, describes, is_adjective, is_adverb, is_filler, is_ordinal, is_past, is_plural, words,
+};
 use std::collections::HashSet;
 use std::ops::Range;
 use unicode_normalization::char::is_combining_mark;
@@ -22,6 +24,8 @@ const MAX_SPAN_WORDS: usize = 5;
 const MAX_PHRASE_WORDS: usize = 3;
 /// A run of an unspaced script longer than this is several words, and we cannot tell which.
 const MAX_UNSPACED_WORD: usize = 8;
+/// With these a time is another, "early 1980s": not without them.
+pub(super) const PARTS_OF_TIMES: [&str; 3] = ["early", "late", "mid"];
 /// A number goes on with these.
 const SCALES: [&str; 5] = ["thousand", "million", "billion", "trillion", "percent"];
 /// Before "of" they say how much of what follows is meant, or in what form, and nothing else.
@@ -42,7 +46,7 @@ pub(super) fn answer_spans(sentence: &str) -> Vec<Span> {
         spans.extend(windows(sentence, &words[first]));
         let mut last = first;
         loop {
-            if is_answer(&words, first..last + 1) {
+            if is_answer(sentence, &words, first..last + 1) {
                 let whole = !is_cut_short(sentence, &words, first..last + 1);
                 let spans = if whole { &mut spans } else { &mut cut_short };
                 spans.push(words[first].bytes.start..words[last].bytes.end);
@@ -105,7 +109,7 @@ pub(super) fn replaceable_spans(sentence: &str) -> Vec<Span> {
     chosen
 }
 
-fn is_answer(words: &[Word], range: Range<usize>) -> bool {
+fn is_answer(sentence: &str, words: &[Word], range: Range<usize>) -> bool {
     let (first, last) = (&words[range.start], &words[range.end - 1]);
     let before = range.start.checked_sub(1).map(|idx| &words[idx]).filter(|word| word.joins_next);
     let after = words.get(range.end).filter(|_| last.joins_next);
@@ -115,29 +119,39 @@ fn is_answer(words: &[Word], range: Range<usize>) -> bool {
     };
     let splits_name = before.is_some_and(|before| part_of_name(before, first))
         || after.is_some_and(|after| part_of_name(last, after));
+    let splits_time = before.is_some_and(|before| {
+        PARTS_OF_TIMES.contains(&&sentence[before.bytes.clone()])
+            && matches!(first.form, Form::Number | Form::Quantity)
+    });
     let is_phrase = words[range.clone()].iter().all(|word| word.form == Form::Phrase);
     let is_most_of_it = range.len() > 1 && range.len() * 2 > words.len();
     let is_several_words = first.form == Form::Plain && first.chars > MAX_UNSPACED_WORD;
     let is_clause = is_phrase && range.len() > MAX_PHRASE_WORDS;
     let is_loose = first.is_filler || last.is_filler;
-    !(is_loose || splits_name || is_most_of_it || is_several_words || is_clause)
+    !(is_loose || splits_name || splits_time || is_most_of_it || is_several_words || is_clause)
 }
 
 /// Whether the words go with the one after them, and say little without it: "variable" of "variable cutoff",
-/// "South American" of "South American continent", "series" of "series of dams"; or end with an adverb. Told by
-/// English endings, so that it errs now and then: what is left out is only one answer the less.
+/// "South American" of "South American continent", "series" of "series of dams"; or end with an adverb; or are an
+/// adjective alone, or letters that stand for the words before them. Told by English endings, so that it errs now and
+/// then: what is left out is only one answer the less.
 fn is_cut_short(sentence: &str, words: &[Word], range: Range<usize>) -> bool {
     let last = &words[range.end - 1];
     let text = |word: &Word| &sentence[word.bytes.clone()];
-    let ends_loosely =
-        last.form == Form::Phrase && (range.len() > 1 && is_past(text(last)) || is_adverb(text(last)));
+    let ends_loosely = last.form == Form::Phrase && (is_past(text(last)) || is_adverb(text(last)));
+    let is_adjective = last.form == Form::Phrase && range.len() == 1 && is_adjective(text(last));
+    let (start, end) = (words[range.start].bytes.start, last.bytes.end);
+    let is_abbreviation = sentence[..start].ends_with('(')
+        && sentence[end..].starts_with(')')
+        && sentence[start..end].chars().all(|c| c.is_ascii_uppercase());
+    if is_adjective || is_abbreviation || ends_loosely {
+        return true;
+    }
     let next = words.get(range.end).filter(|_| last.joins_next);
     if next.is_some_and(|next| text(next) == "of" && HEADS_OF_OTHERS.contains(&text(last))) {
         return true;
     }
-    let Some(next) = next.filter(|next| !next.is_filler) else {
-        return ends_loosely;
-    };
+    let Some(next) = next.filter(|next| !next.is_filler) else { return false };
     let next_is_noun = match last.form {
         Form::Phrase if SCALES.contains(&text(last)) => false,
         Form::Phrase => matches!(next.form, Form::Phrase | Form::Name) && !is_plural(text(last)),
@@ -148,7 +162,7 @@ fn is_cut_short(sentence: &str, words: &[Word], range: Range<usize>) -> bool {
         Form::Quantity if is_ordinal(text(last)) => matches!(next.form, Form::Phrase | Form::Name),
         Form::Quantity | Form::Plain => false,
     };
-    ends_loosely || next_is_noun && !continues(text(next))
+    next_is_noun && !continues(text(next))
 }
 
 /// Whether a name in a sentence can be taken out of it as it is: not the head of a longer one ("Treaty" of
@@ -246,6 +260,13 @@ mod tests {
         check("Some 500 million people live there.", &["500 million"], &["500"]);
         check("It rose in the 19th century.", &["19th century"], &["19th"]);
         check("It rose on July 4th.", &["July 4th"], &[]);
+        check("It rose in the early 1980s.", &["early 1980s"], &["1980s", "early"]);
+        check(
+            "Water is non-toxic and dangerous for the engine.",
+            &["Water", "engine"],
+            &["non-toxic", "dangerous"],
+        );
+        check("Steam first fills the high-pressure (HP) cylinder.", &["Steam"], &["HP"]);
         check("A series of dams holds water.", &["dams", "water"], &["series"]);
         check("All schools were privately run then.", &["schools"], &["privately"]);
         check("The assembly is elected by one family.", &["assembly", "family"], &[]);

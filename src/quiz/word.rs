@@ -146,6 +146,16 @@ pub(super) fn is_adverb(word: &str) -> bool {
     word.len() > 4 && word.ends_with("ly") && !NOUNS_IN_LY.contains(&word)
 }
 
+/// Whether a word that stands alone is likely an adjective: "dangerous", "high-pressure".
+pub(super) fn is_adjective(word: &str) -> bool {
+    const BEGINNINGS: [&str; 12] = [
+        "non-", "high-", "low-", "first-", "well-", "long-", "short-", "multi-", "semi-", "self-", "large-",
+        "small-",
+    ];
+    let ends_so = word.len() > 4 && (word.ends_with("ous") || word.ends_with("less"));
+    ends_so || BEGINNINGS.iter().any(|beginning| word.starts_with(beginning))
+}
+
 /// "19th", "1st"
 pub(super) fn is_ordinal(text: &str) -> bool {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_lowercase());
