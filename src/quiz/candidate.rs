@@ -50,6 +50,11 @@ impl Candidate {
         self.round_trip.is_some_and(is_sure) && self.item.flaws.is_empty() && !self.is_implausible()
     }
 
+    /// It has what the request would rather be without and another draft may not have.
+    pub(super) fn could_be_better(&self, spec: &QuizSpec) -> bool {
+        spec.clean != CheckPolicy::Off && !self.item.flaws.is_empty() || self.is_implausible()
+    }
+
     /// Greater is better. What the request does not look at decides nothing.
     pub(super) fn compare(&self, other: &Self, spec: &QuizSpec) -> Ordering {
         let n_flaws = |draft: &Self| match spec.clean {

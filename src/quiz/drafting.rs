@@ -21,6 +21,10 @@ const MAX_QUEUE_WAIT: Duration = Duration::from_secs(120);
 const MIN_QUEUE_PAUSE: Duration = Duration::from_millis(50);
 const MAX_QUEUE_PAUSE: Duration = Duration::from_secs(5);
 
+/// Drafts beyond those the best is chosen from, where each of these has something that the request would rather be
+/// without.
+const SECOND_CHANCES: usize = 1;
+
 /// What came of one item, up to the attempts that passed or the last.
 pub(super) struct Written {
     pub(super) index: usize,
@@ -35,8 +39,15 @@ pub(super) struct Written {
 impl Written {
     /// What there is need not be added to.
     fn suffices(&self, plan: &QuizPlan) -> bool {
-        let may_be_better = self.next_attempt < plan.spec.candidates;
-        if may_be_better { self.drafts.iter().any(Candidate::is_sure) } else { !self.drafts.is_empty() }
+        let candidates = plan.spec.candidates;
+        if self.next_attempt < candidates {
+            self.drafts.iter().any(Candidate::is_sure)
+        } else if self.next_attempt < candidates + SECOND_CHANCES {
+            let best = self.drafts.iter().max_by(|a, b| a.compare(b, &plan.spec));
+            best.is_some_and(|best| !best.could_be_better(&plan.spec))
+        } else {
+            !self.drafts.is_empty()
+        }
     }
 }
 
