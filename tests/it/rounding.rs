@@ -124,7 +124,8 @@ fn four_bits_throughout_are_another_model() {
 }
 
 /// Seen, of logits that reach 8: 0.03 in the mean and 0.39 at most; 0.0007 and 0.006 where weights are
-/// floats and only the cache is rounded.
+/// floats and only the cache is rounded; 0.008 and 0.05 where the CPU backend rounds rows to `bf16`, as it does
+/// where the processor multiplies pairs of it.
 #[test]
 fn every_tensor_type_says_nearly_the_same() {
     for (rounding, tensor_type) in
@@ -134,8 +135,11 @@ fn every_tensor_type_says_nearly_the_same() {
         let text: Vec<u32> = (0..64).map(|idx| (idx * 37 + 11) % model.config.vocab_size as u32).collect();
         let distance = distance(rounding, &model, &[text]);
         eprintln!("{rounding}, {tensor_type}: {distance:?}");
-        let is_float = matches!(tensor_type, TensorType::F32 | TensorType::F16 | TensorType::BF16);
-        let (mean, largest) = if is_float { (0.0015, 0.015) } else { (0.045, 0.6) };
+        let (mean, largest) = match (tensor_type, rounding) {
+            (TensorType::BF16, "cpu") => (0.011, 0.07),
+            (TensorType::F32 | TensorType::F16 | TensorType::BF16, _) => (0.0015, 0.015),
+            _ => (0.045, 0.6),
+        };
         assert!(distance.mean < mean && distance.largest < largest, "{tensor_type}: {distance:?}");
     }
 }

@@ -1,5 +1,7 @@
 //! A weight matrix in panels of sixteen outputs, as the kernels read it.
 
+#[cfg(target_arch = "x86_64")]
+use super::kernels::{Bf16Dots, Bf16Pair, Bf16Product};
 use super::{
     kernels::{
         BLOCK_LEN, Bf16Bits, Block, Element, Finish, FloatProduct, HalfBits, IntegerProduct, Isa, LANES,
@@ -26,6 +28,8 @@ enum Form {
     F32(Vec<f32>),
     F16(Vec<HalfBits>),
     BF16(Vec<Bf16Bits>),
+    #[cfg(target_arch = "x86_64")]
+    BF16Pairs(Bf16Dots, Vec<Bf16Pair>),
     Q4_0(Integers<HalfBits>),
     Q4_1(Integers<HalfBits>),
     Q8_0(Integers<HalfBits>),
@@ -87,9 +91,7 @@ impl Matrix {
             TensorType::F16 => Form::F16(packer.floats(|output, row: &mut [HalfBits]| {
                 row.iter_mut().enumerate().for_each(|(input, to)| *to = words(output, input));
             })),
-            TensorType::BF16 => Form::BF16(packer.floats(|output, row: &mut [Bf16Bits]| {
-                row.iter_mut().enumerate().for_each(|(input, to)| *to = Bf16Bits(words(output, input)));
-            })),
+            TensorType::BF16 => bf16(&mut packer, words),
             TensorType::Q4_0 => {
                 Form::Q4_0(packer.integers(small(stored::q4_0, 18), Layout::NIBBLES, to_half))
             }
@@ -156,6 +158,8 @@ impl Matrix {
             Form::F32(weights) => task.floats(weights),
             Form::F16(weights) => task.floats(weights),
             Form::BF16(weights) => task.floats(weights),
+            #[cfg(target_arch = "x86_64")]
+            Form::BF16Pairs(dots, weights) => task.bf16_pairs(*dots, weights),
             Form::Q4_0(integers) => task.integers::<_, 4, false, 1, 8>(integers),
             Form::Q4_1(integers) => task.integers::<_, 4, true, 1, 0>(integers),
             Form::Q8_0(integers) => task.integers::<_, 8, false, 1, 128>(integers),
@@ -164,6 +168,18 @@ impl Matrix {
             Form::Q6K(integers) => task.integers::<_, 6, false, 2, 32>(integers),
         }
     }
+}
+
+/// Where the processor multiplies pairs, rows are rounded to `bf16` as they meet them: they are as exact as the weights
+/// then, and twice as fast.
+fn bf16(packer: &mut Packer<'_>, words: impl Fn(usize, usize) -> u16 + Sync) -> Form {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(dots) = Bf16Dots::detect() {
+        return Form::BF16Pairs(dots, packer.bf16_pairs(words));
+    }
+    Form::BF16(packer.floats(|output, row: &mut [Bf16Bits]| {
+        row.iter_mut().enumerate().for_each(|(input, to)| *to = Bf16Bits(words(output, input)));
+    }))
 }
 
 /// Reads rows as `f32`.
@@ -190,6 +206,13 @@ impl Task<'_> {
         let input = self.input.floats.expect("the plan prepares floats for a matrix of floats");
         let Self { isa, panels, output, finish, .. } = self;
         isa.run(FloatProduct { weights, panels, input, output, finish });
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn bf16_pairs(self, dots: Bf16Dots, weights: &[Bf16Pair]) {
+        let input = self.input.floats.expect("the plan prepares floats for a matrix of floats");
+        let Self { panels, output, finish, .. } = self;
+        dots.run(Bf16Product { weights, panels, input, output, finish });
     }
 
     fn integers<

@@ -2,7 +2,8 @@
 //! repacked when the model is opened and multiplied as the integers they are.
 //!
 //! How it differs from the reference (`candle/`): the rows that meet integer weights are rounded to
-//! integers too, 32 at a time (`kernels::Block`), and keys and values to `f16`. With
+//! integers too, 32 at a time (`kernels::Block`), those that meet `bf16` to that where the processor
+//! gains by it (`kernels::Bf16Dots`), and keys and values to `f16`. With
 //! [`WeightsForm::F32`] nothing is rounded, and it is the reference to the order of its sums.
 //!
 //! As there, a position's result is the same to the last bit however positions are grouped into rows

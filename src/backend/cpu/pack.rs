@@ -1,5 +1,7 @@
 //! Packs the rows of a matrix into panels of sixteen outputs.
 
+#[cfg(target_arch = "x86_64")]
+use super::kernels::{BF16_INPUTS, Bf16Pair};
 use super::{
     kernels::{BLOCK_LEN, LANES},
     packed::{PackedBytes, PackedMemory},
@@ -64,6 +66,24 @@ impl Packer<'_> {
                 read(output, &mut row);
                 for (to, value) in tile.row(0).chunks_exact_mut(LANES).zip(&row) {
                     to[lane] = *value;
+                }
+            }
+        });
+        packed
+    }
+
+    /// `[panel, pair, lane]` of the words that `read` takes from a row, as `Bf16Product` wants them.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn bf16_pairs(&mut self, read: impl Fn(usize, usize) -> u16 + Sync) -> Vec<Bf16Pair> {
+        let &mut Self { outputs, inputs, .. } = self;
+        let (panels, pairs) = (self.panels(), inputs.next_multiple_of(BF16_INPUTS) / 2);
+        let mut packed = vec![[0; 2]; panels * pairs * LANES];
+        let view = ViewMut::new(&mut packed, panels, pairs * LANES);
+        self.pool.tiles(view, 1, &[0, pairs * LANES], |panel, _, mut tile| {
+            let pairs = tile.row(0);
+            for (lane, output) in (panel * LANES..outputs).take(LANES).enumerate() {
+                for input in 0..inputs {
+                    pairs[input / 2 * LANES + lane][input % 2] = read(output, input);
                 }
             }
         });

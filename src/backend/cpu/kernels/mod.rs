@@ -2,13 +2,15 @@
 //! for each instruction set. What a row of a matrix yields depends on that row alone, and is summed in
 //! the same order however many rows there are.
 //!
-//! `unsafe` is in `avx512.rs`, `avx2.rs` and `neon.rs` alone.
+//! `unsafe` is in `avx512.rs`, `avx512_bf16.rs`, `avx2.rs` and `neon.rs` alone.
 
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_bf16;
 mod block;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -18,6 +20,8 @@ mod product;
 mod simd;
 
 pub(super) use attention::{Attend, POSITIONS_PER_BLOCK, Query};
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx512_bf16::{BF16_INPUTS, Bf16Dots, Bf16Pair, Bf16Product};
 pub(super) use block::{BLOCK_LEN, Block, Quantise};
 pub(super) use norm::{Gate, RmsNorm};
 pub(super) use product::{Finish, FloatProduct, IntegerProduct};

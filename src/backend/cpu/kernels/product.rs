@@ -273,7 +273,7 @@ impl<E: Element> FloatProduct<'_, E> {
 }
 
 #[inline(always)]
-fn finish<S: Simd>(simd: S, sums: S::Floats, row: &mut [f32], column: usize, finish: Finish<'_>) {
+pub(super) fn finish<S: Simd>(simd: S, sums: S::Floats, row: &mut [f32], column: usize, finish: Finish<'_>) {
     let bias = match finish {
         Finish::Bias(bias) => &bias[column..],
         Finish::Store | Finish::Accumulate => &[],

@@ -4,6 +4,8 @@ use super::{
     Attend, BLOCK_LEN, Bf16Bits, Block, Element, Finish, FloatProduct, Gate, HalfBits, IntegerProduct, Isa,
     LANES, Quantise, Query, RmsNorm,
 };
+#[cfg(target_arch = "x86_64")]
+use super::{BF16_INPUTS, Bf16Dots, Bf16Product};
 use crate::backend::cpu::view::{View, ViewMut};
 use half::{bf16, f16};
 
@@ -212,6 +214,60 @@ fn float_products_are_close_and_rows_do_not_matter() {
         |value| Bf16Bits(bf16::from_f32(value).to_bits()),
         |bits| bf16::from_bits(bits.0).to_f32(),
     );
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn products_of_bf16_pairs_are_close_and_rows_do_not_matter() {
+    const ROWS: usize = 11;
+    const INPUTS: usize = BF16_INPUTS + 5;
+    const OUTPUTS: usize = LANES + 3;
+    const PAIRS: usize = BF16_INPUTS;
+    let Some(dots) = Bf16Dots::detect() else {
+        return eprintln!("this CPU has no products of bf16 pairs, or does not gain by them");
+    };
+    let values = noise(2 * PAIRS * LANES * 2, 1);
+    let place = |output: usize, input: usize| {
+        ((output / LANES * PAIRS + input / 2) * LANES + output % LANES) * 2 + input % 2
+    };
+    let weight = |output: usize, input: usize| bf16::from_f32(values[place(output, input)]);
+    let mut weights = vec![[0; 2]; values.len() / 2];
+    for (output, input) in (0..2 * LANES).flat_map(|output| (0..INPUTS).map(move |input| (output, input))) {
+        let place = place(output, input);
+        weights[place / 2][place % 2] = weight(output, input).to_bits();
+    }
+    let (rows, bias) = (noise(ROWS * INPUTS, 2), noise(OUTPUTS, 3));
+    let product = |idx: usize| -> f64 {
+        let (row, output) = (&rows[idx / OUTPUTS * INPUTS..], idx % OUTPUTS);
+        let rounded = |input: usize| bf16::from_f32(row[input]).to_f64();
+        (0..INPUTS).map(|input| weight(output, input).to_f64() * rounded(input)).sum()
+    };
+    for finish in [Finish::Store, Finish::Bias(&bias), Finish::Accumulate] {
+        let run = |first: usize| {
+            let mut output = vec![0.25; (ROWS - first) * OUTPUTS];
+            dots.run(Bf16Product {
+                weights: &weights,
+                panels: 0..2,
+                input: View::new(&rows[first * INPUTS..], ROWS - first, INPUTS),
+                output: ViewMut::new(&mut output, ROWS - first, OUTPUTS),
+                finish,
+            });
+            output
+        };
+        let all = run(0);
+        let expected = (0..ROWS * OUTPUTS).map(|idx| {
+            product(idx)
+                + match finish {
+                    Finish::Store => 0.0,
+                    Finish::Bias(bias) => f64::from(bias[idx % OUTPUTS]),
+                    Finish::Accumulate => 0.25,
+                }
+        });
+        assert_close(&all, &expected.collect::<Vec<_>>(), 2e-6);
+        for first in 1..ROWS {
+            assert!(run(first) == all[first * OUTPUTS..], "fewer rows give other sums");
+        }
+    }
 }
 
 #[test]
