@@ -51,7 +51,7 @@ impl Candidate {
     }
 
     /// It has what the request would rather be without and another draft may not have.
-    pub(super) fn could_be_better(&self, spec: &QuizSpec) -> bool {
+    pub(super) fn is_blemished(&self, spec: &QuizSpec) -> bool {
         spec.clean != CheckPolicy::Off && !self.item.flaws.is_empty() || self.is_implausible()
     }
 

@@ -21,8 +21,8 @@ const MAX_QUEUE_WAIT: Duration = Duration::from_secs(120);
 const MIN_QUEUE_PAUSE: Duration = Duration::from_millis(50);
 const MAX_QUEUE_PAUSE: Duration = Duration::from_secs(5);
 
-/// Drafts beyond those the best is chosen from, where each of these has something that the request would rather be
-/// without.
+/// Attempts beyond those that give what the best is chosen from, where that has something that the request would rather
+/// be without.
 const SECOND_CHANCES: usize = 1;
 
 /// What came of one item, up to the attempts that passed or the last.
@@ -39,15 +39,14 @@ pub(super) struct Written {
 impl Written {
     /// What there is need not be added to.
     fn suffices(&self, plan: &QuizPlan) -> bool {
-        let candidates = plan.spec.candidates;
-        if self.next_attempt < candidates {
-            self.drafts.iter().any(Candidate::is_sure)
-        } else if self.next_attempt < candidates + SECOND_CHANCES {
-            let best = self.drafts.iter().max_by(|a, b| a.compare(b, &plan.spec));
-            best.is_some_and(|best| !best.could_be_better(&plan.spec))
-        } else {
-            !self.drafts.is_empty()
-        }
+        let may_be_better = self.next_attempt < plan.spec.candidates;
+        if may_be_better { self.drafts.iter().any(Candidate::is_sure) } else { !self.drafts.is_empty() }
+    }
+
+    /// The best has something that the request would rather be without.
+    fn is_blemished(&self, plan: &QuizPlan) -> bool {
+        let best = self.drafts.iter().max_by(|a, b| a.compare(b, &plan.spec));
+        best.is_some_and(|best| best.is_blemished(&plan.spec))
     }
 }
 
@@ -71,7 +70,14 @@ pub(super) async fn write_item(
         rejected: Vec::new(),
         usage: QuizUsage::default(),
     };
-    while written.next_attempt < plan.max_attempts() && !written.suffices(&plan) {
+    let mut second_chances = SECOND_CHANCES;
+    while written.next_attempt < plan.max_attempts() {
+        if written.suffices(&plan) {
+            if second_chances == 0 || !written.is_blemished(&plan) {
+                break;
+            }
+            second_chances -= 1;
+        }
         let at_once = if written.next_attempt == 0 { plan.drafts_at_once(index) } else { 1 };
         let attempts = written.next_attempt..written.next_attempt + at_once;
         written.next_attempt = attempts.end;

@@ -6,9 +6,9 @@
 use super::elsewhere::{NamesElsewhere, names_elsewhere};
 use super::form::Form;
 use super::language::Language;
-use super::number::{self, Apart, year_of_date};
+use super::number::{self, Apart, number_in};
 use super::span::{Span, replaceable_spans, stands_alone};
-use super::wording::contains;
+use super::wording::{are_initials, contains};
 use std::cmp::Reverse;
 use std::ops::Range;
 
@@ -62,7 +62,8 @@ pub(super) fn names<'a>(sentences: impl Iterator<Item = &'a str>) -> Vec<String>
 
 /// Where and how to make a sentence false; `None` where nothing in it can be changed. Numbers before
 /// names, and longer ones before shorter: numbers are easily wrong, long names easily told from others.
-/// Where no name can stand in another's place, an English sentence says the opposite or is denied.
+/// Where no name of the same kind can stand in another's place, an English sentence says the opposite, takes any other
+/// name or is denied.
 pub(super) fn change(sentence: &str, names: &[String], language: &Language) -> Option<Change> {
     let is_english = language.code() == "en";
     let change_of = |span| change_of(sentence, &span, names, is_english);
@@ -180,11 +181,7 @@ fn denial(sentence: &str) -> Option<Change> {
 fn change_of(sentence: &str, span: &Span, names: &[String], is_english: bool) -> Option<Change> {
     let bytes = span.bytes.clone();
     let original = &sentence[bytes.clone()];
-    let number_at = match span.form {
-        Form::Number | Form::Quantity => Some(0),
-        _ => year_of_date(original),
-    };
-    if let Some(at) = number_at {
+    if let Some(at) = number_in(original) {
         let start = bytes.start + at;
         let (number, regex) = number::others(&sentence[start..], apart(&sentence[..start]))?;
         return Some(Change {
@@ -229,13 +226,8 @@ fn apart(before: &str) -> Apart {
 
 /// Whether two names may mean one thing: they share a word, or one is the other's initials.
 fn are_related(a: &str, b: &str) -> bool {
-    let initials = |text: &str| -> String {
-        text.split_whitespace().filter_map(|word| word.chars().next()).filter(|c| c.is_uppercase()).collect()
-    };
     let shares = |a: &str, b: &str| a.split_whitespace().any(|word| contains(b, word));
-    // "NSF-funded" has the initials of what funds it.
-    let head = |text: &str| text.split('-').next().unwrap_or_default().to_owned();
-    shares(a, b) || shares(b, a) || initials(a) == head(b) || initials(b) == head(a)
+    shares(a, b) || shares(b, a) || are_initials(a, b) || are_initials(b, a)
 }
 
 #[cfg(test)]
@@ -259,6 +251,7 @@ mod tests {
         check("In July 1969 they landed.", &[], number("1969", "19[0123489][0-9]"));
         check("On July 4, 1776 they met.", &[], number("1776", "17[0123459][0-9]"));
         check("Brazil has 60% of it.", &[], number("60", "[123489]0"));
+        check("Prices fell in the early 1980s.", &[], number("1980", "19[0123456]0"));
         // What is over 7,000 is over 5,000 too.
         check("Over 7,000 people came.", &[], number("7,000", r"[9]\,000"));
         check("Up to $7,000 was paid.", &[], number("7,000", r"[12345]\,000"));

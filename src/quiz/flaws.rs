@@ -17,7 +17,7 @@ pub enum Flaw {
     RefersToSource,
     /// "When did he arrive?": nobody is named whom it could mean.
     DanglingReference,
-    /// "How many ...?" of what is no number, "Who ...?" of one.
+    /// "How many ...?" of what is no number, "Who ...?" of one, "When ...?" of no time.
     WrongKindOfAnswer,
     /// More than 40 words.
     LongStem,
@@ -159,10 +159,8 @@ fn asks_for_another_kind(stem: &str, answer: &str) -> bool {
         "who ", "whose ", "where ", "why ", "how do ", "how does ", "how did ", "how is ", "how are ", "how was ",
         "how were ", "how can ",
     ];
-    // "When it rains, what ...?" asks for no time.
-    #[rustfmt::skip]
-    const FOR_A_TIME: [&str; 8] =
-        ["when was ", "when were ", "when did ", "when is ", "when are ", "when does ", "when do ", "when will "];
+    // "When it rains, what ...?" asks for no time, and "When does it rain?" may ask under what conditions.
+    const FOR_A_TIME: [&str; 3] = ["when was ", "when were ", "when did "];
     const FOR_A_YEAR: [&str; 4] = ["what year", "which year", "in what year", "in which year"];
     let stem = stem.to_lowercase();
     let begins = |starts: &[&str]| starts.iter().any(|start| stem.starts_with(start));
@@ -170,7 +168,15 @@ fn asks_for_another_kind(stem: &str, answer: &str) -> bool {
     begins(&FOR_A_NUMBER) && !counts(answer)
         || begins(&FOR_NO_NUMBER) && is_number
         || begins(&FOR_A_TIME) && !words(answer).iter().any(|word| is_of_time(word))
-        || begins(&FOR_A_YEAR) && !words(answer).iter().all(|word| is_of_time(word))
+        || begins(&FOR_A_YEAR) && !is_year(answer)
+}
+
+/// Whether an answer is a year or a few, and nothing else.
+fn is_year(answer: &str) -> bool {
+    const JOINING: [&str; 10] =
+        ["in", "the", "of", "to", "from", "between", "and", "about", "around", "circa"];
+    let fits = |word: &String| JOINING.contains(&word.as_str()) || is_of_time(word);
+    answer.contains(char::is_numeric) && words(answer).iter().all(fits)
 }
 
 /// Whether an answer says how much of something there is.
@@ -191,20 +197,20 @@ fn counts(answer: &str) -> bool {
     answer.chars().any(char::is_numeric) || words(answer).iter().any(counts)
 }
 
-/// Whether a word, in plain form, can be part of when something was.
+/// Whether a word, in plain form, says when something was.
 fn is_of_time(word: &str) -> bool {
     #[rustfmt::skip]
-    const TIMES: [&str; 68] = [
+    const TIMES: [&str; 79] = [
         "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
         "december", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", "century", "centuries",
-        "decade", "year", "day", "week", "month", "hour", "minute", "era", "age", "ages", "epoch", "period", "time",
-        "times", "war", "night", "morning", "evening", "spring", "summer", "autumn", "winter", "noon", "midnight",
-        "easter", "christmas", "before", "after", "during", "until", "since", "while", "once", "ago", "early", "late",
-        "mid", "end", "beginning", "bc", "ad", "bce", "ce", "in", "the", "of", "to",
+        "decade", "year", "day", "week", "month", "hour", "minute", "era", "age", "epoch", "period", "time", "season", "war",
+        "revolution", "renaissance", "dynasty", "reign", "antiquity", "dawn", "sunrise", "sunset", "dusk", "night", "morning",
+        "afternoon", "evening", "weekend", "spring", "summer", "autumn", "fall", "winter", "noon", "midnight", "easter",
+        "christmas", "ramadan", "annually", "daily", "weekly", "monthly", "before", "after", "during", "until", "since",
+        "while", "once", "ago", "early", "late", "mid", "recently", "end", "beginning", "bc", "ad",
     ];
-    word.chars().any(|c| c.is_ascii_digit())
-        || TIMES.contains(&word)
-        || TIMES.contains(&word.trim_end_matches('s'))
+    let is_in_part = |part: &str| TIMES.contains(&part) || TIMES.contains(&part.trim_end_matches('s'));
+    word.chars().any(|c| c.is_ascii_digit()) || is_in_part(word)
 }
 
 /// A pronoun, and no name or number it could stand for.
@@ -268,10 +274,12 @@ mod tests {
         check("Who built the tower?", "1889", &[], &[Flaw::WrongKindOfAnswer]);
         check("How does the lift of the tower work?", "1889", &[], &[Flaw::WrongKindOfAnswer]);
         check("When was the tower built?", "Paris", &[], &[Flaw::WrongKindOfAnswer]);
+        check("When was the tower built?", "Bank of England", &[], &[Flaw::WrongKindOfAnswer]);
         check("When was the tower built?", "after the war", &[], &[]);
         check("When a tower is built, what falls?", "its shadow", &[], &[]);
         check("In which year was the tower new?", "1889 World's Fair", &[], &[Flaw::WrongKindOfAnswer]);
-        check("In which year was the tower new?", "early 1889", &[], &[]);
+        check("In which year was the tower new?", "November", &[], &[Flaw::WrongKindOfAnswer]);
+        check("In which year was the tower new?", "between early 1889 and 1890", &[], &[]);
         check("Which town is not in Italy?", "Paris", &["Rome", "Milan", "Turin"], &[Flaw::NegativeStem]);
         check("Which town?", "Paris", &["Rome", "None of the above", "Milan"], &[Flaw::AllOrNoneOfTheAbove]);
         check(

@@ -8,9 +8,9 @@
 use super::falsify::{Change, Substitute, change};
 use super::form::Form;
 use super::language::Language;
-use super::number::{self, Apart, year_of_date};
+use super::number::{self, Apart, number_in};
 use super::script::is_unspaced;
-use super::span::{PARTS_OF_TIMES, answer_spans};
+use super::span::answer_spans;
 use super::spec::ItemKind;
 use super::wording::fold_spaces;
 use crate::sampling::GrammarSpec;
@@ -105,21 +105,27 @@ impl ItemGrammar<'_> {
                 .filter(|span| span.form == form)
                 .map(|span| &sentence[span.bytes.clone()])
                 .collect();
-            // Their wrong choices are other numbers, and each text has its own.
-            let (numbered, texts): (Vec<&str>, Vec<&str>) = texts
-                .into_iter()
-                .partition(|text| self.kind == ItemKind::MultipleChoice && number_in(text).is_some());
-            for (n, text) in numbered.into_iter().enumerate() {
+            let mut in_common = Vec::new();
+            for (n, text) in texts.into_iter().enumerate() {
+                // The wrong choices beside a number are others like it.
+                let numbers = if self.kind == ItemKind::MultipleChoice { number_like(text) } else { None };
+                let Some(numbers) = numbers else {
+                    in_common.push(literal(&json_inner(text)));
+                    continue;
+                };
                 let other = format!("OTHER_{idx}_{n}_{}", terminal(form));
-                rules.define(&other, &format!("/{}/ & ~{}", number_like(text), literal(&json_inner(text))));
+                rules.define(&other, &format!("/{numbers}/ & ~{}", literal(&json_inner(text))));
                 let name = format!("{}_{n}", rule("item", idx, form));
                 let rest = self.rest(self.kind, &other);
                 rules.define(&name, &format!("{} {rest} {}", literal(&json_inner(text)), literal("}")));
                 items.push(name);
             }
-            let answers: Vec<String> = texts.iter().map(|text| literal(&json_inner(text))).collect();
+            // An empty rule would be an empty answer.
+            if in_common.is_empty() {
+                continue;
+            }
             let answer = format!("ANSWER_{idx}_{}", terminal(form));
-            rules.define(&answer, &answers.join(" | "));
+            rules.define(&answer, &in_common.join(" | "));
             items.push(rule("item", idx, form));
             rules.define(
                 &rule("item", idx, form),
@@ -156,7 +162,7 @@ impl ItemGrammar<'_> {
         let original = json_inner(&sentence[bytes]);
         let substitute = match substitute {
             Substitute::Number(regex) => format!("/{regex}/ & ~{}", literal(&original)),
-            Substitute::Elsewhere(names) => any_of(names.names.into_iter()),
+            Substitute::Elsewhere(others) => any_of(others.names.into_iter()),
             Substitute::OneOf(texts) => any_of(texts.iter().map(String::as_str)),
             Substitute::Opposite(text) | Substitute::Denial(text) => literal(&text),
             Substitute::Free(form) => {
@@ -246,23 +252,12 @@ fn form_regex(form: Form) -> String {
     }
 }
 
-/// Where the number of an answer begins that is another in a wrong choice; `None` where there is none.
-fn number_in(text: &str) -> Option<usize> {
-    if let Some(year) = year_of_date(text) {
-        return Some(year);
-    }
-    // "early 1980s"
-    let start = PARTS_OF_TIMES.iter().find_map(|part| text.strip_prefix(part)?.strip_prefix(' '));
-    let number = start.unwrap_or(text);
-    matches!(Form::of(number), Form::Number | Form::Quantity).then(|| text.len() - number.len())
-}
-
 /// Other numbers like the one in a text, and what stands around it as it is: "1840s" is no choice beside "1842", nor
-/// "12 km" beside "12 years".
-fn number_like(text: &str) -> String {
-    let start = number_in(text).unwrap_or(0);
-    let (number, regex) = number::others(&text[start..], Apart::AtAll).unwrap_or_default();
-    escaped(&text[..start]) + &regex + &escaped(&text[start + number.end..])
+/// "12 km" beside "12 years". `None` where it is about no number.
+fn number_like(text: &str) -> Option<String> {
+    let start = number_in(text)?;
+    let (number, regex) = number::others(&text[start..], Apart::AtAll)?;
+    Some(escaped(&text[..start]) + &regex + &escaped(&text[start + number.end..]))
 }
 
 /// A text as it stands in JSON, in a regular expression.
@@ -392,7 +387,11 @@ mod tests {
             let evidence = match Draft::parse(kind, &reply) {
                 Ok(draft) => check_draft(kind, draft, candidates, &reply),
                 // Random bytes make invisible characters now and then; the JSON is whole all the same.
-                Err(_) => serde_json::from_str::<serde_json::Value>(&reply).unwrap()["evidence"].is_string(),
+                Err(_) => {
+                    let reply = serde_json::from_str::<serde_json::Value>(&reply).unwrap();
+                    assert_ne!(reply["answer"], "", "{reply}");
+                    reply["evidence"].is_string()
+                }
             };
             assert_eq!(evidence, !candidates.is_empty(), "{reply}");
         }
@@ -432,17 +431,18 @@ mod tests {
     #[test]
     fn wrong_choices_differ_in_their_number() {
         let check = |text: &str, before: &str, after: &str| {
-            let regex = number_like(text);
+            let regex = number_like(text).expect("it is about a number");
             let number = regex.strip_prefix(before).and_then(|regex| regex.strip_suffix(after));
             assert!(number.is_some_and(|number| number.contains('[')), "{text}: {regex}");
         };
         check("1980s", "19", "s");
         check("early 1980s", "early 19", "s");
+        check("mid-1980s", "mid\\-19", "s");
         check("12 km", "", " km");
         check("November 1987", "November 19", "");
         check("1 July 1851", "1 July 18", "");
-        assert_eq!(number_in("Gustave Eiffel"), None);
-        assert_eq!(number_in("early steam"), None);
+        assert_eq!(number_like("Gustave Eiffel"), None);
+        assert_eq!(number_like("early steam"), None);
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! Numbers in a text, and others that may stand in their place: near ones as wrong choices, far ones in false
 //! statements.
 
+use super::form::Form;
 use std::ops::Range;
+
+/// With one of these before it a time is another, "early 1980s".
+pub(super) const PARTS_OF_TIMES: [&str; 3] = ["early", "late", "mid"];
 
 /// How far another number is from the one whose place it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,11 +164,21 @@ fn digits(number: &str, kind: Kind, apart: Apart) -> Option<String> {
 }
 
 /// Where the year of an English date begins: "July 1969", "July 20, 1969".
-pub(super) fn year_of_date(text: &str) -> Option<usize> {
+fn year_of_date(text: &str) -> Option<usize> {
     let (date, year) = text.rsplit_once(' ')?;
     let is_year = year.len() == 4 && Number::leading(year).kind == Kind::Year;
     let has_month = date.split(' ').any(|word| MONTHS.contains(&word));
     (is_year && has_month).then(|| date.len() + 1)
+}
+
+/// Where the number begins that an answer is about, if it is about one: "12 km", "July 1969", "early 1980s".
+pub(super) fn number_in(text: &str) -> Option<usize> {
+    if let Some(year) = year_of_date(text) {
+        return Some(year);
+    }
+    let after = |part: &&str| text.strip_prefix(*part)?.strip_prefix([' ', '-']);
+    let number = PARTS_OF_TIMES.iter().find_map(after).unwrap_or(text);
+    matches!(Form::of(number), Form::Number | Form::Quantity).then(|| text.len() - number.len())
 }
 
 /// The text with the first of its numbers made a little smaller or larger, nearest first: as long as it was, and with

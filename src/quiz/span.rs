@@ -1,6 +1,7 @@
 //! The words of a sentence that can be the answer to a question about it.
 
 use super::form::Form;
+use super::number::PARTS_OF_TIMES;
 use super::script::{Script, is_unspaced};
 use super::word::{
     Word, continues, describes, is_adjective, is_adverb, is_filler, is_ordinal, is_past, is_plural, words,
@@ -24,8 +25,6 @@ const MAX_SPAN_WORDS: usize = 5;
 const MAX_PHRASE_WORDS: usize = 3;
 /// A run of an unspaced script longer than this is several words, and we cannot tell which.
 const MAX_UNSPACED_WORD: usize = 8;
-/// With these a time is another, "early 1980s": not without them.
-pub(super) const PARTS_OF_TIMES: [&str; 3] = ["early", "late", "mid"];
 /// A number goes on with these.
 const SCALES: [&str; 5] = ["thousand", "million", "billion", "trillion", "percent"];
 /// Before "of" they say how much of what follows is meant, or in what form, and nothing else.
@@ -84,9 +83,14 @@ pub(super) fn replaceable_spans(sentence: &str) -> Vec<Span> {
     const MAX_REPLACEABLE: usize = 12;
     const MIN_LETTERS: usize = 5;
     let mut spans = answer_spans(sentence);
-    // An ordinal is no answer without what it counts, and easily another.
-    let is_number = |word: &Word| word.form == Form::Quantity && is_ordinal(&sentence[word.bytes.clone()]);
+    // "20th" is no answer without what it counts, nor "1980s" without "early" before it, and easily another.
+    let is_number = |word: &Word| matches!(word.form, Form::Number | Form::Quantity);
     for Word { bytes, form, .. } in words(sentence).into_iter().filter(is_number) {
+        let is_part =
+            PARTS_OF_TIMES.iter().any(|part| sentence[..bytes.start].ends_with(&format!(" {part} ")));
+        if !is_part && !is_ordinal(&sentence[bytes.clone()]) {
+            continue;
+        }
         if !spans.iter().any(|span| span.bytes == bytes) {
             spans.push(Span { bytes, form });
         }
@@ -133,12 +137,13 @@ fn is_answer(sentence: &str, words: &[Word], range: Range<usize>) -> bool {
 
 /// Whether the words go with the one after them, and say little without it: "variable" of "variable cutoff",
 /// "South American" of "South American continent", "series" of "series of dams"; or end with an adverb; or are an
-/// adjective alone, or letters that stand for the words before them. Told by English endings, so that it errs now and
+/// adjective or what looks like a verb in the past, or letters that stand for the words before them. Told by English endings, so that it errs now and
 /// then: what is left out is only one answer the less.
 fn is_cut_short(sentence: &str, words: &[Word], range: Range<usize>) -> bool {
     let last = &words[range.end - 1];
     let text = |word: &Word| &sentence[word.bytes.clone()];
-    let ends_loosely = last.form == Form::Phrase && (is_past(text(last)) || is_adverb(text(last)));
+    let ends_loosely =
+        last.form == Form::Phrase && (range.len() > 1 && is_past(text(last)) || is_adverb(text(last)));
     let is_adjective = last.form == Form::Phrase && range.len() == 1 && is_adjective(text(last));
     let (start, end) = (words[range.start].bytes.start, last.bytes.end);
     let is_abbreviation = sentence[..start].ends_with('(')
@@ -262,9 +267,9 @@ mod tests {
         check("It rose on July 4th.", &["July 4th"], &[]);
         check("It rose in the early 1980s.", &["early 1980s"], &["1980s", "early"]);
         check(
-            "Water is non-toxic and dangerous for the engine.",
+            "Water is complicated and dangerous for the engine.",
             &["Water", "engine"],
-            &["non-toxic", "dangerous"],
+            &["complicated", "dangerous"],
         );
         check("Steam first fills the high-pressure (HP) cylinder.", &["Steam"], &["HP"]);
         check("A series of dams holds water.", &["dams", "water"], &["series"]);

@@ -146,14 +146,15 @@ pub(super) fn is_adverb(word: &str) -> bool {
     word.len() > 4 && word.ends_with("ly") && !NOUNS_IN_LY.contains(&word)
 }
 
-/// Whether a word that stands alone is likely an adjective: "dangerous", "high-pressure".
+/// Whether a word that stands alone is likely an adjective: "dangerous", "complicated", "high-pressure".
 pub(super) fn is_adjective(word: &str) -> bool {
-    const BEGINNINGS: [&str; 12] = [
-        "non-", "high-", "low-", "first-", "well-", "long-", "short-", "multi-", "semi-", "self-", "large-",
-        "small-",
-    ];
-    let ends_so = word.len() > 4 && (word.ends_with("ous") || word.ends_with("less"));
-    ends_so || BEGINNINGS.iter().any(|beginning| word.starts_with(beginning))
+    const BEGINNINGS: [&str; 8] =
+        ["high-", "low-", "first-", "long-", "short-", "multi-", "large-", "small-"];
+    const NOUNS: [&str; 5] = ["seabed", "riverbed", "watershed", "biped", "quadruped"];
+    let ends_so =
+        ["ous", "less"].iter().any(|end| word.ends_with(end)) || word.ends_with("ed") && is_past(word);
+    word.len() > 4 && ends_so && !NOUNS.contains(&word)
+        || BEGINNINGS.iter().any(|start| word.starts_with(start))
 }
 
 /// "19th", "1st"

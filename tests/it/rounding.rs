@@ -136,12 +136,18 @@ fn every_tensor_type_says_nearly_the_same() {
         let distance = distance(rounding, &model, &[text]);
         eprintln!("{rounding}, {tensor_type}: {distance:?}");
         let (mean, largest) = match (tensor_type, rounding) {
-            (TensorType::BF16, "cpu") => (0.011, 0.07),
+            (TensorType::BF16, "cpu") if multiplies_pairs() => (0.011, 0.07),
             (TensorType::F32 | TensorType::F16 | TensorType::BF16, _) => (0.0015, 0.015),
             _ => (0.045, 0.6),
         };
         assert!(distance.mean < mean && distance.largest < largest, "{tensor_type}: {distance:?}");
     }
+}
+
+/// Whether the CPU backend rounds rows to `bf16` here.
+fn multiplies_pairs() -> bool {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    cpu.contains("AuthenticAMD") && ["avx512_bf16", "avx512_vnni"].iter().all(|flag| cpu.contains(flag))
 }
 
 /// What an adapter was merged into is rounded to eight bits, as rows are: twice the divergence of a base of

@@ -171,7 +171,7 @@ impl Matrix {
 }
 
 /// Where the processor multiplies pairs, rows are rounded to `bf16` as they meet them: they are as exact as the weights
-/// then, and twice as fast.
+/// then, and pass twice as many an instruction.
 fn bf16(packer: &mut Packer<'_>, words: impl Fn(usize, usize) -> u16 + Sync) -> Form {
     #[cfg(target_arch = "x86_64")]
     if let Some(dots) = Bf16Dots::detect() {

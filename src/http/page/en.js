@@ -119,7 +119,7 @@ export const english = {
   several_questions: "several questions in one",
   refers_to_source: "spoke of its source",
   dangling_reference: "unclear who or what is meant",
-  wrong_kind_of_answer: "asked for a number of what is none, or the other way round",
+  wrong_kind_of_answer: "the answer is of another kind than is asked for",
   long_stem: "too many words",
   negative_stem: "asked for what is not so",
   all_or_none_of_the_above: "all or none of the above",

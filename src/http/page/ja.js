@@ -115,7 +115,7 @@ export const japanese = {
   several_questions: "一度に複数を問うた",
   refers_to_source: "文章のことに触れた",
   dangling_reference: "何を指すか不明",
-  wrong_kind_of_answer: "数を問うのに答えが数でない、またはその逆",
+  wrong_kind_of_answer: "問われている種類の答えではない",
   long_stem: "問題文が長い",
   negative_stem: "否定で問うた",
   all_or_none_of_the_above: "「すべて」「どれでもない」の選択肢",

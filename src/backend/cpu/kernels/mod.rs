@@ -1,6 +1,7 @@
 //! The loops in which a step spends its time, written once over sixteen lanes ([`Simd`]) and compiled
 //! for each instruction set. What a row of a matrix yields depends on that row alone, and is summed in
-//! the same order however many rows there are.
+//! the same order however many rows there are. Products of `bf16` pairs are written for their one
+//! instruction.
 //!
 //! `unsafe` is in `avx512.rs`, `avx512_bf16.rs`, `avx2.rs` and `neon.rs` alone.
 

@@ -222,7 +222,7 @@ fn products_of_bf16_pairs_are_close_and_rows_do_not_matter() {
     const ROWS: usize = 11;
     const INPUTS: usize = BF16_INPUTS + 5;
     const OUTPUTS: usize = LANES + 3;
-    const PAIRS: usize = BF16_INPUTS;
+    const PAIRS: usize = INPUTS.next_multiple_of(BF16_INPUTS) / 2;
     let Some(dots) = Bf16Dots::detect() else {
         return eprintln!("this CPU has no products of bf16 pairs, or does not gain by them");
     };
