@@ -218,7 +218,10 @@ pub(super) fn names_elsewhere(
     if !of_kind.is_empty() {
         return Some(NamesElsewhere { names: of_kind, are_alike: true });
     }
-    let others = ALL.iter().filter(|names| !matches!(names.kind, Kind::Month | Kind::Weekday));
+    // What most names are names of.
+    let others = ALL
+        .iter()
+        .filter(|names| matches!(names.kind, Kind::Person | Kind::Place | Kind::Company | Kind::Body));
     let names: Vec<&str> = others.flat_map(usable).collect();
     (!names.is_empty()).then_some(NamesElsewhere { names, are_alike: false })
 }
@@ -260,7 +263,10 @@ mod tests {
             let found = found.expect("there are names");
             assert!(found.are_alike == are_alike && found.names.contains(&some), "{name}: {found:?}");
             assert!(!found.names.iter().any(|name| contains(known, name)), "{name}: {found:?}");
-            let is_it = |other: &&str| other.contains(name) || (name, *other) == ("UN", "United Nations");
+            let is_it = |other: &&str| {
+                other.contains(name)
+                    || [("UN", "United Nations"), ("U.S", "United States")].contains(&(name, *other))
+            };
             assert!(!found.names.iter().any(is_it), "{name}: {found:?}");
         };
         check("Telstra", "It is run by ", ".", "", Some(("Toyota", true)));
@@ -272,9 +278,10 @@ mod tests {
         // Nor what may be the same.
         check("Newton", "It was discovered by ", ".", "", Some(("Marie Curie", true)));
         check("UN", "It was adopted by the ", ".", "", Some(("Red Cross", true)));
+        check("U.S", "It lies in the ", ".", "", Some(("Sahara", true)));
         // Of any kind, where none can be told, or its names do not stand so.
-        check("Rankine", "The ", " cycle is used.", "", Some(("Nile", false)));
-        check("Isaac Newton", "It was made by the ", ", who died.", "", Some(("Nile", false)));
+        check("Rankine", "The ", " cycle is used.", "", Some(("Alps", false)));
+        check("Isaac Newton", "It was made by the ", ", who died.", "", Some(("Alps", false)));
         check("Watt's", "It was ", " engine.", "", None);
         check("Davies", "It was ", "’ engine.", "", None);
         check("NSF-funded", "It was ", " then.", "", None);

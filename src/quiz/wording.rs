@@ -42,11 +42,13 @@ pub(crate) fn contains(whole: &str, part: &str) -> bool {
     !part.is_empty() && whole.windows(part.len()).any(|window| window == part)
 }
 
-/// Whether `short` is the initials of `name`: "NSF", also in "NSF-funded", of "National Science Foundation".
+/// Whether `short` is the initials of `name`: "NSF", also in "NSF-funded", of "National Science Foundation", "U.S" of
+/// "United States".
 pub(super) fn are_initials(short: &str, name: &str) -> bool {
     let initials =
         name.split_whitespace().filter_map(|word| word.chars().next()).filter(|c| c.is_uppercase());
-    initials.collect::<String>() == short.split('-').next().unwrap_or_default()
+    let short = short.split('-').next().unwrap_or_default();
+    initials.eq(short.chars().filter(|c| *c != '.'))
 }
 
 /// Words cut at hyphens and apostrophes too: "Newton's law" holds "Newton".
