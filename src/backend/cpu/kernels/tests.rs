@@ -165,44 +165,57 @@ fn the_largest_integers_do_not_overflow() {
     }
 }
 
-fn check_floats<E: Element>(store: fn(f32) -> E, load: fn(E) -> f32) {
+/// Inputs of a row in the checks of float products: not whole registers, nor pairs.
+const FLOAT_INPUTS: usize = 37;
+/// Not whole panels.
+const FLOAT_OUTPUTS: usize = LANES + 3;
+
+/// Checks the products of some rows with two panels, finished in each way; `weight` and `rounded` are what an output's
+/// weight and a row's value count as.
+fn check_float_product(
+    name: &str,
+    weight: impl Fn(usize, usize) -> f64,
+    rounded: impl Fn(f32) -> f64,
+    multiply: impl Fn(View<'_, f32>, ViewMut<'_, f32>, Finish<'_>),
+) {
     const ROWS: usize = 11;
-    const INPUTS: usize = 37;
-    const OUTPUTS: usize = LANES + 3;
-    let weights: Vec<E> = noise(2 * LANES * INPUTS, 1).into_iter().map(store).collect();
-    let (rows, bias) = (noise(ROWS * INPUTS, 2), noise(OUTPUTS, 3));
+    let (rows, bias) = (noise(ROWS * FLOAT_INPUTS, 2), noise(FLOAT_OUTPUTS, 3));
     let product = |idx: usize| -> f64 {
-        let (row, output) = (&rows[idx / OUTPUTS * INPUTS..], idx % OUTPUTS);
-        let weight = |input: usize| load(weights[(output / LANES * INPUTS + input) * LANES + output % LANES]);
-        (0..INPUTS).map(|input| f64::from(weight(input)) * f64::from(row[input])).sum()
+        let (row, output) = (&rows[idx / FLOAT_OUTPUTS * FLOAT_INPUTS..], idx % FLOAT_OUTPUTS);
+        (0..FLOAT_INPUTS).map(|input| weight(output, input) * rounded(row[input])).sum()
+    };
+    for finish in [Finish::Store, Finish::Bias(&bias), Finish::Accumulate] {
+        let run = |first: usize| {
+            let mut output = vec![0.25; (ROWS - first) * FLOAT_OUTPUTS];
+            let input = View::new(&rows[first * FLOAT_INPUTS..], ROWS - first, FLOAT_INPUTS);
+            multiply(input, ViewMut::new(&mut output, ROWS - first, FLOAT_OUTPUTS), finish);
+            output
+        };
+        let all = run(0);
+        let expected = (0..ROWS * FLOAT_OUTPUTS).map(|idx| {
+            product(idx)
+                + match finish {
+                    Finish::Store => 0.0,
+                    Finish::Bias(bias) => f64::from(bias[idx % FLOAT_OUTPUTS]),
+                    Finish::Accumulate => 0.25,
+                }
+        });
+        assert_close(&all, &expected.collect::<Vec<_>>(), 2e-6);
+        for first in 1..ROWS {
+            assert!(run(first) == all[first * FLOAT_OUTPUTS..], "{name}: fewer rows give other sums");
+        }
+    }
+}
+
+fn check_floats<E: Element>(store: fn(f32) -> E, load: fn(E) -> f32) {
+    let weights: Vec<E> = noise(2 * LANES * FLOAT_INPUTS, 1).into_iter().map(store).collect();
+    let weight = |output: usize, input: usize| {
+        f64::from(load(weights[(output / LANES * FLOAT_INPUTS + input) * LANES + output % LANES]))
     };
     for isa in Isa::available() {
-        for finish in [Finish::Store, Finish::Bias(&bias), Finish::Accumulate] {
-            let run = |first: usize| {
-                let mut output = vec![0.25; (ROWS - first) * OUTPUTS];
-                isa.run(FloatProduct {
-                    weights: &weights,
-                    panels: 0..2,
-                    input: View::new(&rows[first * INPUTS..], ROWS - first, INPUTS),
-                    output: ViewMut::new(&mut output, ROWS - first, OUTPUTS),
-                    finish,
-                });
-                output
-            };
-            let all = run(0);
-            let expected = (0..ROWS * OUTPUTS).map(|idx| {
-                product(idx)
-                    + match finish {
-                        Finish::Store => 0.0,
-                        Finish::Bias(bias) => f64::from(bias[idx % OUTPUTS]),
-                        Finish::Accumulate => 0.25,
-                    }
-            });
-            assert_close(&all, &expected.collect::<Vec<_>>(), 2e-6);
-            for first in 1..ROWS {
-                assert!(run(first) == all[first * OUTPUTS..], "{isa:?}: fewer rows give other sums");
-            }
-        }
+        check_float_product(&format!("{isa:?}"), weight, f64::from, |input, output, finish| {
+            isa.run(FloatProduct { weights: &weights, panels: 0..2, input, output, finish });
+        });
     }
 }
 
@@ -219,55 +232,24 @@ fn float_products_are_close_and_rows_do_not_matter() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn products_of_bf16_pairs_are_close_and_rows_do_not_matter() {
-    const ROWS: usize = 11;
-    const INPUTS: usize = BF16_INPUTS + 5;
-    const OUTPUTS: usize = LANES + 3;
-    const PAIRS: usize = INPUTS.next_multiple_of(BF16_INPUTS) / 2;
+    const PAIRS: usize = FLOAT_INPUTS.next_multiple_of(BF16_INPUTS) / 2;
     let Some(dots) = Bf16Dots::detect() else {
         return eprintln!("this CPU has no products of bf16 pairs, or does not gain by them");
     };
-    let values = noise(2 * PAIRS * LANES * 2, 1);
-    let place = |output: usize, input: usize| {
-        ((output / LANES * PAIRS + input / 2) * LANES + output % LANES) * 2 + input % 2
-    };
-    let weight = |output: usize, input: usize| bf16::from_f32(values[place(output, input)]);
-    let mut weights = vec![[0; 2]; values.len() / 2];
-    for (output, input) in (0..2 * LANES).flat_map(|output| (0..INPUTS).map(move |input| (output, input))) {
-        let place = place(output, input);
-        weights[place / 2][place % 2] = weight(output, input).to_bits();
+    let values = noise(2 * LANES * FLOAT_INPUTS, 1);
+    let value = |output: usize, input: usize| bf16::from_f32(values[output * FLOAT_INPUTS + input]);
+    let mut weights = vec![[0; 2]; 2 * PAIRS * LANES];
+    for (output, input) in
+        (0..2 * LANES).flat_map(|output| (0..FLOAT_INPUTS).map(move |input| (output, input)))
+    {
+        let pair = (output / LANES * PAIRS + input / 2) * LANES + output % LANES;
+        weights[pair][input % 2] = value(output, input).to_bits();
     }
-    let (rows, bias) = (noise(ROWS * INPUTS, 2), noise(OUTPUTS, 3));
-    let product = |idx: usize| -> f64 {
-        let (row, output) = (&rows[idx / OUTPUTS * INPUTS..], idx % OUTPUTS);
-        let rounded = |input: usize| bf16::from_f32(row[input]).to_f64();
-        (0..INPUTS).map(|input| weight(output, input).to_f64() * rounded(input)).sum()
-    };
-    for finish in [Finish::Store, Finish::Bias(&bias), Finish::Accumulate] {
-        let run = |first: usize| {
-            let mut output = vec![0.25; (ROWS - first) * OUTPUTS];
-            dots.run(Bf16Product {
-                weights: &weights,
-                panels: 0..2,
-                input: View::new(&rows[first * INPUTS..], ROWS - first, INPUTS),
-                output: ViewMut::new(&mut output, ROWS - first, OUTPUTS),
-                finish,
-            });
-            output
-        };
-        let all = run(0);
-        let expected = (0..ROWS * OUTPUTS).map(|idx| {
-            product(idx)
-                + match finish {
-                    Finish::Store => 0.0,
-                    Finish::Bias(bias) => f64::from(bias[idx % OUTPUTS]),
-                    Finish::Accumulate => 0.25,
-                }
-        });
-        assert_close(&all, &expected.collect::<Vec<_>>(), 2e-6);
-        for first in 1..ROWS {
-            assert!(run(first) == all[first * OUTPUTS..], "fewer rows give other sums");
-        }
-    }
+    let weight = |output: usize, input: usize| value(output, input).to_f64();
+    let rounded = |value: f32| bf16::from_f32(value).to_f64();
+    check_float_product("bf16 pairs", weight, rounded, |input, output, finish| {
+        dots.run(Bf16Product { weights: &weights, panels: 0..2, input, output, finish });
+    });
 }
 
 #[test]
