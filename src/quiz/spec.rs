@@ -44,7 +44,7 @@ pub struct QuizRequest {
 /// other ways. Their flags are named alike.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::Args)]
 pub struct DraftPolicies {
-    /// Drafts of each question, of which the best is kept
+    /// Drafts of each question, of which the best is kept; one more where it is not as clean and plausible prefer
     #[arg(long, value_name = "N")]
     pub candidates: Option<u64>,
     /// off, prefer or require: does the question ask for its answer and no other words?
