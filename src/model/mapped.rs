@@ -3,6 +3,7 @@
 use super::ModelError;
 use std::{
     fs::File,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -35,5 +36,50 @@ impl MappedFile {
 
     pub(super) fn bytes(&self) -> &[u8] {
         &self.map
+    }
+
+    /// Gives back the memory that `range` takes, and what else its pages hold. Whoever reads them again finds the file's
+    /// bytes, from the system's cache of it or from the disk. Only a wish.
+    pub(super) fn let_go(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if !range.is_empty() {
+            // SAFETY: what may be lost by this is what was written to a map and not to its file; nothing is ever
+            // written to this one, so that every reader sees the same bytes before and after.
+            #[expect(unsafe_code, reason = "as above")]
+            let _ = unsafe {
+                self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
+            };
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// KiB of memory that this process holds of the file.
+    fn resident(path: &Path) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let path = path.canonicalize().unwrap();
+        let of_file = maps.lines().skip_while(|line| !line.ends_with(path.to_str().unwrap()));
+        let size = of_file.into_iter().find_map(|line| line.strip_prefix("Rss:")).expect("it is mapped");
+        size.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_let_go_leaves_memory_and_reads_the_same() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let content: Vec<u8> = (0..1 << 22).map(|idx: u32| (idx % 251) as u8).collect();
+        std::fs::write(file.path(), &content).unwrap();
+        let mapped = MappedFile::open(file.path()).unwrap();
+        assert!(mapped.bytes() == content);
+        let before = resident(file.path());
+        mapped.let_go(1 << 20..content.len() - 1000);
+        let after = resident(file.path());
+        assert!(before >= 4096 && after <= 1280, "{before} KiB, then {after}");
+        mapped.let_go(10..10);
+        assert!(mapped.bytes() == content);
     }
 }

@@ -165,6 +165,11 @@ impl StoredTensor {
         &self.file.bytes()[self.range.clone()]
     }
 
+    /// Gives back the memory that reading it took. It can be read again, from the file.
+    pub fn let_go(&self) {
+        self.file.let_go(self.range.clone());
+    }
+
     /// The file that holds it.
     pub fn path(&self) -> &Path {
         self.file.path()

@@ -315,7 +315,11 @@ impl Lowering<'_> {
     }
 
     fn matrix(&mut self, weight: WeightId) -> Matrix {
-        Matrix::pack(self.model.weight(weight), self.decoded, &mut self.packed, self.pool)
+        let tensor = self.model.weight(weight);
+        let matrix = Matrix::pack(tensor, self.decoded, &mut self.packed, self.pool);
+        // Nobody reads it again, but for the rows of a table of embeddings that is the head, too.
+        tensor.let_go();
+        matrix
     }
 
     /// Whether a node's readers want floats, and whether blocks.
