@@ -53,24 +53,51 @@ impl Update {
 
     /// Adds its part to whole rows of the matrix, from `first` on.
     fn add_to(&self, first: usize, columns: usize, values: &mut [f32]) {
-        /// Values whose sums stay in registers from the first product to the last.
-        const TILE: usize = 32;
         let rank = self.a.len() / columns;
-        let coefficients = self.b[first * rank..].chunks_exact(rank);
-        for (row, coefficients) in values.chunks_exact_mut(columns).zip(coefficients) {
-            let products = || coefficients.iter().zip(self.a.chunks_exact(columns));
-            let (tiles, rest) = row.as_chunks_mut::<TILE>();
-            for (idx, tile) in tiles.iter_mut().enumerate() {
+        let addition = Addition { a: &self.a, coefficients: &self.b[first * rank..], rank, columns, values };
+        pulp::Arch::new().dispatch(addition);
+    }
+}
+
+/// Rows of an [`Update`] to be added, in registers as wide as AVX2's where there are some. A product and a sum stay two
+/// roundings, so that every machine merges the same weights.
+struct Addition<'a> {
+    a: &'a [f32],
+    /// Those of the rows.
+    coefficients: &'a [f32],
+    rank: usize,
+    columns: usize,
+    values: &'a mut [f32],
+}
+
+/// Values whose sums stay in registers from the first product to the last.
+const TILE: usize = 32;
+
+impl pulp::WithSimd for Addition<'_> {
+    type Output = ();
+
+    // Inlined, as all it calls has to be, to be compiled once for each kind of registers.
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let Self { a, coefficients, rank, columns, values } = self;
+        let whole = columns / TILE * TILE;
+        // What all rows want of `a` stays in the core's cache: a tile at a time.
+        for start in (0..whole).step_by(TILE) {
+            for (row, coefficients) in values.chunks_exact_mut(columns).zip(coefficients.chunks_exact(rank)) {
+                let tile = row[start..].first_chunk_mut::<TILE>().expect("a whole tile");
                 let mut sums = *tile;
-                for (coefficient, a) in products() {
-                    for (sum, a) in sums.iter_mut().zip(&a.as_chunks::<TILE>().0[idx]) {
-                        *sum += coefficient * a;
+                for (coefficient, a) in coefficients.iter().zip(a.chunks_exact(columns)) {
+                    let a = a[start..].first_chunk::<TILE>().expect("a whole tile");
+                    for idx in 0..TILE {
+                        sums[idx] += coefficient * a[idx];
                     }
                 }
                 *tile = sums;
             }
-            for (coefficient, a) in products() {
-                for (value, a) in rest.iter_mut().zip(a.as_chunks::<TILE>().1) {
+        }
+        for (row, coefficients) in values.chunks_exact_mut(columns).zip(coefficients.chunks_exact(rank)) {
+            for (coefficient, a) in coefficients.iter().zip(a.chunks_exact(columns)) {
+                for (value, a) in row[whole..].iter_mut().zip(&a[whole..]) {
                     *value += coefficient * a;
                 }
             }
@@ -319,41 +346,57 @@ mod tests {
     use super::*;
     use crate::model::quantise::q8_0;
 
-    /// More values than a task takes, the last task of fewer rows.
-    #[test]
-    fn merged_rows_are_the_whole_at_once() {
-        const ROWS: usize = 401;
-        const COLUMNS: usize = 96;
-        const RANK: usize = 3;
-        let numbers = |len: usize, step: usize| -> Vec<f32> {
-            (0..len).map(|idx| ((idx * step) % 255) as f32 / 100.0 - 1.27).collect()
-        };
-        let (base, a, b) =
-            (numbers(ROWS * COLUMNS, 7), numbers(RANK * COLUMNS, 11), numbers(ROWS * RANK, 13));
-        let mut blocks = vec![0; base.len() / 32 * 34];
-        q8_0(&base, &mut blocks);
+    const ROWS: usize = 401;
+    const RANK: usize = 3;
+
+    fn numbers(len: usize, step: usize) -> Vec<f32> {
+        (0..len).map(|idx| ((idx * step) % 255) as f32 / 100.0 - 1.27).collect()
+    }
+
+    /// A tensor of that many columns in a file of its own, with an adapter, and what it is with that. It is more values
+    /// than a task takes, the last task of fewer rows.
+    fn merged(tensor_type: TensorType, columns: usize, bytes: &[u8]) -> (StoredTensor, Vec<f32>) {
+        let (a, b) = (numbers(RANK * columns, 11), numbers(ROWS * RANK, 13));
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), &blocks).unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
         let mut tensor = StoredTensor {
             file: MappedFile::open(file.path()).unwrap(),
             name: "weight".to_owned(),
-            tensor_type: TensorType::Q8_0,
-            shape: vec![ROWS, COLUMNS],
-            range: 0..blocks.len(),
+            tensor_type,
+            shape: vec![ROWS, columns],
+            range: 0..bytes.len(),
             updates: Vec::new(),
         };
         let mut expected = tensor.to_f32();
-        tensor.updates.push(Update::new(a.clone().into(), b.clone().into()));
-        for (row, values) in expected.chunks_exact_mut(COLUMNS).enumerate() {
+        for (row, values) in expected.chunks_exact_mut(columns).enumerate() {
             for rank in 0..RANK {
-                for (value, a) in values.iter_mut().zip(&a[rank * COLUMNS..]) {
+                for (value, a) in values.iter_mut().zip(&a[rank * columns..]) {
                     *value += b[row * RANK + rank] * a;
                 }
             }
         }
+        tensor.updates.push(Update::new(a.into(), b.into()));
+        (tensor, expected)
+    }
+
+    #[test]
+    fn merged_rows_are_the_whole_at_once() {
+        const COLUMNS: usize = 96;
+        let mut blocks = vec![0; ROWS * COLUMNS / 32 * 34];
+        q8_0(&numbers(ROWS * COLUMNS, 7), &mut blocks);
+        let (tensor, expected) = merged(TensorType::Q8_0, COLUMNS, &blocks);
         assert_eq!(tensor.to_f32(), expected);
-        let mut expected_blocks = vec![0; blocks.len()];
-        q8_0(&expected, &mut expected_blocks);
-        assert_eq!(*tensor.blocks(), expected_blocks);
+        q8_0(&expected, &mut blocks);
+        assert_eq!(*tensor.blocks(), blocks);
+        tensor.let_go();
+        assert_eq!(*tensor.blocks(), blocks);
+    }
+
+    #[test]
+    fn columns_that_are_no_whole_tiles_are_merged() {
+        const COLUMNS: usize = 100;
+        let bytes: Vec<u8> = numbers(ROWS * COLUMNS, 7).into_iter().flat_map(f32::to_le_bytes).collect();
+        let (tensor, expected) = merged(TensorType::F32, COLUMNS, &bytes);
+        assert_eq!(tensor.to_f32(), expected);
     }
 }
