@@ -15,7 +15,7 @@ use super::prompt_templates::ReadTemplate;
 use super::round_trip::WayBack;
 use super::seed::{Purpose, derive, shuffle};
 use super::spec::{CheckPolicy, ItemKind, Subject};
-use super::wording::fold_spaces;
+use super::wording::{fold_spaces, is_about};
 use crate::generation::{Prompt, TextRequest};
 use crate::sampling::SamplingParams;
 use sha2::{Digest, Sha256};
@@ -44,6 +44,18 @@ impl QuizPlan {
         let item = &self.items[index];
         let asks = item.kind != ItemKind::TrueFalse && matches!(item.ground, Ground::Text(_));
         asks && self.spec.round_trip != CheckPolicy::Off && self.reader().is_some()
+    }
+
+    /// Whether a question is about a fact of its passage, so far as that can be told.
+    pub(super) fn is_about_passage(&self, index: usize, item: &QuizItem) -> bool {
+        match &self.items[index].ground {
+            Ground::Text(excerpt)
+                if item.kind != ItemKind::TrueFalse && self.spec.language.code() == "en" =>
+            {
+                is_about(&item.question, &excerpt.passage())
+            }
+            _ => true,
+        }
     }
 
     /// How the model is asked for the way back from the question.

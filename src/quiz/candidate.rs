@@ -11,6 +11,8 @@ pub(super) struct Candidate {
     pub(super) item: QuizItem,
     /// How well its question asks for its key; absent if that was not tried or failed.
     round_trip: Option<f32>,
+    /// Its question says enough, and nothing that its passage does not: what a small model adds is often made up.
+    is_about_passage: bool,
     /// What it means, where that is compared.
     pub(super) meaning: Option<Meaning>,
     /// How sure the model was of what it wrote.
@@ -18,8 +20,9 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    pub(super) fn new(item: QuizItem, summary: &TextSummary) -> Self {
-        Self { item, round_trip: None, meaning: None, mean_logprob: summary.mean_logprob }
+    pub(super) fn new(item: QuizItem, is_about_passage: bool, summary: &TextSummary) -> Self {
+        let mean_logprob = summary.mean_logprob;
+        Self { item, round_trip: None, is_about_passage, meaning: None, mean_logprob }
     }
 
     /// It passed the round trip.
@@ -47,7 +50,8 @@ impl Candidate {
 
     /// Of a model that reads: no other draft is likely to be better.
     pub(super) fn is_sure(&self) -> bool {
-        self.round_trip.is_some_and(is_sure) && self.item.flaws.is_empty() && !self.is_implausible()
+        let is_flawless = self.item.flaws.is_empty() && !self.is_implausible();
+        self.round_trip.is_some_and(is_sure) && is_flawless && self.is_about_passage
     }
 
     /// It has what the request would rather be without and another draft may not have.
@@ -55,7 +59,7 @@ impl Candidate {
         spec.clean != CheckPolicy::Off && !self.item.flaws.is_empty() || self.is_implausible()
     }
 
-    /// Greater is better. What the request does not look at decides nothing.
+    /// Greater is better. What the request can leave unlooked at decides nothing then.
     pub(super) fn compare(&self, other: &Self, spec: &QuizSpec) -> Ordering {
         let n_flaws = |draft: &Self| match spec.clean {
             CheckPolicy::Off => 0,
@@ -67,6 +71,7 @@ impl Candidate {
         (self.round_trip.is_some().cmp(&other.round_trip.is_some()))
             .then(n_flaws(other).cmp(&n_flaws(self)))
             .then(other.is_implausible().cmp(&self.is_implausible()))
+            .then(self.is_about_passage.cmp(&other.is_about_passage))
             .then(by(self.round_trip, other.round_trip))
             .then(by(self.mean_logprob, other.mean_logprob))
     }

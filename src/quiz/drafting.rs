@@ -128,7 +128,10 @@ async fn write_draft(
         }
     };
     usage.add((&summary.sequence).into());
-    let mut candidate = plan.item(index, attempt, &text).map(|item| Candidate::new(item, &summary));
+    let mut candidate = plan.item(index, attempt, &text).map(|item| {
+        let is_about_passage = plan.is_about_passage(index, &item);
+        Candidate::new(item, is_about_passage, &summary)
+    });
     if let Ok(drafted) = &mut candidate
         && plan.spec.round_trip != CheckPolicy::Off
         && let Some(trip) =

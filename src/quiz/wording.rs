@@ -72,6 +72,37 @@ pub(crate) fn names_stand_in(question: &str, text: &str) -> bool {
     })
 }
 
+/// Whether a question is about one fact of a text: it says enough to tell it from others, and nothing that the text does
+/// not, whatever the words' endings. In English.
+pub(super) fn is_about(question: &str, text: &str) -> bool {
+    const MIN_WORDS: usize = 3;
+    let stands_in_text: HashSet<String> = words_at_punctuation(text).iter().map(|word| root(word)).collect();
+    let asks = |word: &str| ENGLISH_INTERROGATIVES.contains(&word) || ASKED_FOR.contains(&word);
+    let mut said = words_at_punctuation(question);
+    said.retain(|word| !asks(word) && !is_filler(word));
+    said.len() >= MIN_WORDS && said.iter().all(|word| stands_in_text.contains(&root(word)))
+}
+
+/// What a question calls its answer.
+const ASKED_FOR: &[&str] = &["name", "names", "kind", "kinds", "type", "types", "year", "years"];
+
+/// What is left of a word without its endings: the same of "carries" and "carried", not of "ran" and "runs".
+fn root(word: &str) -> String {
+    const ENDINGS: [&str; 9] = ["ings", "ing", "ions", "ion", "ed", "es", "ly", "s", "e"];
+    const MIN_CHARS: usize = 2;
+    const MAX_CHARS: usize = 7;
+    // Carry, carries, carried; class, classes.
+    let word = word
+        .strip_suffix("ies")
+        .or_else(|| word.strip_suffix("ied"))
+        .map_or_else(|| word.to_owned(), |bare| format!("{bare}y"));
+    let bare = ENDINGS
+        .iter()
+        .filter(|_| !word.ends_with("ss"))
+        .find_map(|ending| word.strip_suffix(ending).filter(|bare| bare.chars().count() >= MIN_CHARS));
+    bare.unwrap_or(&word).chars().take(MAX_CHARS).collect()
+}
+
 /// How alike two texts are, from 0 to 1: the Jaccard index of their words, without those that say
 /// nothing, or of their character trigrams where words are not spaced.
 pub(crate) fn likeness(a: &str, b: &str) -> f32 {
@@ -213,6 +244,32 @@ mod tests {
         check("What?", "", false);
         check("In 1889?", "1889", true);
         check("In 18899?", "1889", false);
+    }
+
+    #[test]
+    fn asking_about_a_text() {
+        let text = "In 1759 John Smeaton carried out trials of a steam engine for pumping water in a mine at Kenton.";
+        let check =
+            |question: &str, expected: bool| assert_eq!(is_about(question, text), expected, "{question}");
+        check("Who pumped water with steam engines?", true);
+        check("What is the name of the mine in which Smeaton pumped water?", true);
+        check("In which year did John Smeaton carry out his trials?", true);
+        check("Who invented the steam engine for mines?", false);
+        check("Where was the mine?", false);
+        check("What?", false);
+    }
+
+    #[test]
+    fn roots() {
+        let check =
+            |words: &[&str]| assert!(words.iter().all(|word| root(word) == root(words[0])), "{words:?}");
+        check(&["carry", "carries", "carried"]);
+        check(&["class", "classes"]);
+        check(&["pass", "passed", "passing", "passes"]);
+        check(&["invention", "inventions", "invent", "inventing", "invented"]);
+        check(&["use", "uses", "used"]);
+        check(&["dyes", "dye", "dyed"]);
+        check(&["été", "étés"]);
     }
 
     #[test]

@@ -298,14 +298,15 @@ async fn the_best_of_the_candidates_is_kept() {
 }
 
 /// As [`the_best_of_the_candidates_is_kept`], of a model that reads: how likely the answer is to it that begins as a
-/// question is marked, the mark says, too: `Where [P likely] ...`; others are unlikely.
+/// question is marked, the mark says, too: `Where [P l] ...`; others are unlikely.
 #[tokio::test(start_paused = true)]
 async fn who_reads_writes_until_a_draft_is_sure() {
     const REPLIES: &[(&str, &str)] = &[
-        ("1889", "What is the tower [G surely] of the capital called?"),
-        ("Paris", "Where does the tower stand [P perhaps]?"),
-        ("Paris", "Where did the builder of the tower live [P likely]?"),
-        ("Gustave Eiffel", "Who built the tower [G surely]?"),
+        ("1889", "What is the tower [G s] of the capital called?"),
+        ("Paris", "Where was the Eiffel Tower built [P u]?"),
+        ("Paris", "In which city did the king see the tower built [P l]?"),
+        ("Paris", "Where was what Eiffel built for the World Fair [P l]?"),
+        ("Gustave Eiffel", "Who built the tower [G s]?"),
     ];
     let check = async |request: serde_json::Value, expected: &str, calls: usize, outdone: usize| {
         let mut scripted = Scripted::new(move |_, call| {
@@ -318,9 +319,9 @@ async fn who_reads_writes_until_a_draft_is_sure() {
             let (marked, how) = mark.split_once(' ').expect("a beginning, and how likely it is");
             f32::ln(match how {
                 _ if !request.text.starts_with(marked) => 0.05,
-                "surely" => 0.9,
-                "likely" => 0.7,
-                _ => 0.3,
+                "s" => 0.9, // surely
+                "l" => 0.7, // likely
+                _ => 0.3,   // unlikely
             })
         });
         let scripted = Arc::new(scripted);
@@ -332,12 +333,14 @@ async fn who_reads_writes_until_a_draft_is_sure() {
         let (items, summary) = written(&service.with_templates(templates), more).await;
         assert_eq!(items[0].question, expected, "{request}");
         assert_eq!(scripted.calls.load(Ordering::SeqCst), calls, "{request}");
-        assert_eq!(summary.outdone, outdone, "{request}");
+        assert_eq!(summary.outdone, outdone, "{request}: {:?}", summary.rejected);
         let is_read = request.get("round_trip").is_some() && expected != REPLIES[0].1;
         assert_eq!(items[0].checks.contains(&Check::RoundTrip), is_read, "{request}");
     };
-    check(json!({"candidates": 3, "round_trip": "prefer"}), REPLIES[2].1, 3, 2).await;
-    check(json!({"candidates": 8, "round_trip": "prefer"}), REPLIES[2].1, 3, 2).await;
+    check(json!({"candidates": 8, "round_trip": "prefer"}), REPLIES[3].1, 4, 3).await;
+    check(json!({"candidates": 4, "round_trip": "prefer"}), REPLIES[3].1, 4, 3).await;
+    // The third is likelier to get its key, but there is no king in the passage.
+    check(json!({"candidates": 3, "round_trip": "prefer"}), REPLIES[1].1, 3, 2).await;
     check(json!({"candidates": 2, "round_trip": "prefer"}), REPLIES[1].1, 2, 1).await;
     check(json!({"round_trip": "prefer"}), REPLIES[0].1, 1, 0).await;
     check(json!({"round_trip": "require"}), REPLIES[1].1, 2, 0).await;
