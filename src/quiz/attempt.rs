@@ -14,6 +14,7 @@ use super::prompt::{About, ItemPrompt};
 use super::prompt_templates::ReadTemplate;
 use super::round_trip::WayBack;
 use super::seed::{Purpose, derive, shuffle};
+use super::source::Source;
 use super::spec::{CheckPolicy, ItemKind, Subject};
 use super::wording::{fold_spaces, is_about};
 use crate::generation::{Prompt, TextRequest};
@@ -24,6 +25,8 @@ use sha2::{Digest, Sha256};
 const CANDIDATES: usize = 3;
 /// Drafts that are written beyond those the best is chosen from, while none has passed.
 const RETRIES: usize = 5;
+/// Those that keep to the item's own sentences; the rest look at what other items of the passage rest on.
+const OWN_RETRIES: usize = 2;
 /// Greedy decoding would write a rejected item once more.
 const MIN_RETRY_TEMPERATURE: f32 = 0.5;
 
@@ -84,7 +87,7 @@ impl QuizPlan {
             }
             Ground::Text(excerpt) => {
                 shown = excerpt.passage();
-                let sentences = candidates(excerpt, attempt);
+                let sentences = self.candidates(excerpt, attempt);
                 let sentences = sentences.map(|sentence| excerpt.source.sentence_text(sentence));
                 let names = match kind {
                     ItemKind::TrueFalse if !item.truth => excerpt.names(),
@@ -142,6 +145,20 @@ impl QuizPlan {
         })
     }
 
+    /// The sentences an attempt may rest on.
+    pub(super) fn candidates<'a>(
+        &self,
+        excerpt: &'a Excerpt,
+        attempt: usize,
+    ) -> impl Iterator<Item = usize> + use<'a> {
+        let (sentences, nth) = match attempt.checked_sub(self.spec.candidates + OWN_RETRIES) {
+            Some(nth) if !excerpt.others.is_empty() => (&excerpt.others, nth),
+            _ => (&excerpt.candidates, attempt),
+        };
+        let len = sentences.len();
+        sentences.iter().copied().cycle().skip(nth * CANDIDATES % len).take(CANDIDATES.min(len))
+    }
+
     /// Times an item is written before it is left out.
     pub(super) fn max_attempts(&self) -> usize {
         RETRIES + self.spec.candidates
@@ -163,7 +180,7 @@ impl QuizPlan {
                 (check_alone(&draft, &brief)?, None, None)
             }
             Ground::Text(excerpt) => {
-                let evidence = locate(excerpt, attempt, &draft)?;
+                let evidence = locate(&excerpt.source, self.candidates(excerpt, attempt), &draft)?;
                 let subject = &excerpt.passage();
                 let brief = Brief { kind, language, subject, evidence: Some((&excerpt.source, &evidence)) };
                 let checks = check_alone(&draft, &brief)?;
@@ -253,18 +270,14 @@ impl QuizPlan {
     }
 }
 
-/// The sentences an attempt may rest on.
-fn candidates(excerpt: &Excerpt, attempt: usize) -> impl Iterator<Item = usize> + '_ {
-    let len = excerpt.candidates.len();
-    let start = attempt * CANDIDATES % len;
-    excerpt.candidates.iter().copied().cycle().skip(start).take(CANDIDATES.min(len))
-}
-
 /// Where the evidence stands: it is one of the sentences the attempt had to choose from.
-fn locate(excerpt: &Excerpt, attempt: usize, draft: &Draft) -> Result<Evidence, RejectReason> {
-    let source = &excerpt.source;
+fn locate(
+    source: &Source,
+    mut sentences: impl Iterator<Item = usize>,
+    draft: &Draft,
+) -> Result<Evidence, RejectReason> {
     let text = draft.evidence.as_deref().ok_or(RejectReason::NotGrounded)?;
-    let sentence = candidates(excerpt, attempt).find(|sentence| source.sentence_text(*sentence) == text);
+    let sentence = sentences.find(|sentence| source.sentence_text(*sentence) == text);
     let place = &source.sentences()[sentence.ok_or(RejectReason::NotGrounded)?].chars;
     Ok(Evidence { text: text.to_owned(), start: place.start, end: place.end })
 }

@@ -30,6 +30,8 @@ pub(super) struct Excerpt {
     pub(super) shown: Range<usize>,
     /// Sentences the item may rest on, in the order to try them; at least one.
     pub(super) candidates: Vec<usize>,
+    /// What other items rest on: for an item whose own sentences give nothing that was not asked.
+    pub(super) others: Vec<usize>,
 }
 
 /// A passage is as much as a reader would keep in mind: more costs every prompt and helps none.
@@ -192,7 +194,13 @@ fn spread(Text { source, citation, usable, spent }: &Text, count: usize, seed: u
         let mut candidates =
             choices.into_iter().find(|part| !part.is_empty()).expect("the middle is in the block");
         shuffle(&mut candidates, derive(seed, Purpose::Candidates, index, 0));
-        Excerpt { source: Arc::clone(source), citation: citation.clone(), shown, candidates }
+        Excerpt {
+            source: Arc::clone(source),
+            citation: citation.clone(),
+            shown,
+            candidates,
+            others: Vec::new(),
+        }
     };
     (0..count).map(place).collect()
 }

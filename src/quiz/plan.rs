@@ -88,6 +88,7 @@ impl QuizPlan {
                 excerpt.candidates.retain(|idx| excerpt.shown.contains(idx));
             }
         }
+        lend_sentences(&mut items, capacity);
         let templates = capacity.templates.cloned();
         Ok(Self { items, spec, templates, comparison: None, earlier })
     }
@@ -114,6 +115,39 @@ fn set_budget(item: &mut ItemPlan, spec: &QuizSpec, capacity: &Capacity<'_>) {
     }
     let longest = candidates.iter().map(|idx| quoted(*idx)).max().unwrap_or(0);
     item.max_new_tokens = spec.max_item_tokens.unwrap_or((longest + WRITTEN_TOKENS).min(at_most));
+}
+
+/// Tells each question what the other items about its passage rest on, so far as its budget allows. A statement is its
+/// sentence: it keeps to those that were chosen for it.
+fn lend_sentences(items: &mut [ItemPlan], capacity: &Capacity<'_>) {
+    let lent = |item: &ItemPlan| -> Vec<usize> {
+        let (Ground::Text(excerpt), false) = (&item.ground, item.kind == ItemKind::TrueFalse) else {
+            return Vec::new();
+        };
+        let fits = |idx: usize| {
+            let sentence = excerpt.source.sentence_text(idx);
+            let room = item.max_new_tokens.saturating_sub(QUOTING_TOKENS + SHORTEST_ITEM_TOKENS);
+            // A token is at least a byte: mostly there is nothing to count.
+            let quoted = json_inner(sentence);
+            quoted.len() <= room || (capacity.count_tokens)(&quoted) <= room
+        };
+        let of_passage = items.iter().filter_map(|other| match &other.ground {
+            Ground::Text(other) if Arc::ptr_eq(&other.source, &excerpt.source) => Some(&other.candidates),
+            _ => None,
+        });
+        let mut sentences: Vec<usize> = of_passage.flatten().copied().collect();
+        sentences.sort_unstable();
+        sentences.dedup();
+        sentences
+            .retain(|idx| excerpt.shown.contains(idx) && !excerpt.candidates.contains(idx) && fits(*idx));
+        sentences
+    };
+    let all: Vec<Vec<usize>> = items.iter().map(lent).collect();
+    for (item, lent) in items.iter_mut().zip(all) {
+        if let Ground::Text(excerpt) = &mut item.ground {
+            excerpt.others = lent;
+        }
+    }
 }
 
 fn instruction_tokens(item: &ItemPlan, spec: &QuizSpec, capacity: &Capacity<'_>) -> usize {
@@ -232,6 +266,21 @@ mod tests {
     fn items_of_a_passage_have_the_same_one() {
         let plan = plan(&long_source(20), 10, 8192, 1);
         assert!(plan.items.iter().all(|item| excerpt(item).shown == excerpt(&plan.items[0]).shown));
+    }
+
+    #[test]
+    fn questions_know_the_sentences_of_others() {
+        let plan = plan(&long_source(3), 4, 4096, 1);
+        for item in &plan.items {
+            let Excerpt { candidates, others, .. } = excerpt(item);
+            let expected = if item.kind == ItemKind::TrueFalse { 0 } else { 3 - candidates.len() };
+            assert_eq!(others.len(), expected, "{candidates:?} and {others:?}");
+            assert!(others.iter().all(|idx| !candidates.contains(idx)));
+            let tried = |attempt: usize| plan.candidates(excerpt(item), attempt).next().unwrap();
+            assert!((0..3).all(|attempt| candidates.contains(&tried(attempt))));
+            let elsewhere = if others.is_empty() { candidates } else { others };
+            assert!((3..6).all(|attempt| elsewhere.contains(&tried(attempt))));
+        }
     }
 
     #[test]
