@@ -13,6 +13,9 @@ import hashlib
 import json
 import re
 
+PASSAGE_SETS = ("en-squad-dev", "en-fairytaleqa")
+OWN_SET = "en-squad-dev"  # The one whose passages a model is asked about to learn from its own items.
+TRIVIA_SETS = ("en-opentriviaqa", "en-opentdb")
 MAX_PASSAGE_CHARS = 1200  # as in src/quiz/plan.rs
 PASSAGE_CHARS = (300, 500, 500, 700, MAX_PASSAGE_CHARS)  # Shorter ones cost less to learn from.
 MAX_READ_CHARS = 80
@@ -34,6 +37,17 @@ class Example:
 def read(data, name):
     with gzip.open(data / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
+
+
+def lines_of(path):
+    """The records of a file that is being written: its last line may be none yet."""
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def sets_of(data):
+    """The records of the sets that training uses, by name."""
+    return {name: read(data, name) for name in PASSAGE_SETS + TRIVIA_SETS}
 
 
 def held_out(names):
@@ -252,6 +266,50 @@ def passages(records, vocabulary, random):
     return made
 
 
+def passages_of(sets, random):
+    """Of the sets with passages: the articles that are kept out of training, and all passages."""
+    texts = {record.get("context", record["question"]) for records in sets.values() for record in records}
+    vocabulary = vocabulary_of(texts)
+    out = {name: held_out(record["title"] for record in sets[name]) for name in PASSAGE_SETS}
+    return out, {name: passages(sets[name], vocabulary, random) for name in PASSAGE_SETS}
+
+
+# --- what a model wrote
+
+
+MIN_SHARE_IN_PASSAGE = 0.8
+MIN_WORDS_OF_QUESTION = 3
+ASKING = frozenset("what which who whom whose when where why how many much name type kind year s".split())
+
+
+def stems(text):
+    """The words that say something, without the endings that a question changes."""
+    return {re.sub(r"(?:ings?|ed|es|s|ly|ions?|e)$", "", word)[:7] or word for word in words(text) if word not in FILLERS | ASKING}
+
+
+def is_about(question, passage):
+    """It asks in the passage's words: what it says that the passage does not is likely made up. The server, which
+    chooses among drafts, wants all of them there, as `is_about` in src/quiz/wording.rs; here most are enough."""
+    said = stems(question)
+    return len(said) >= MIN_WORDS_OF_QUESTION and len(said & stems(passage)) >= MIN_SHARE_IN_PASSAGE * len(said)
+
+
+def written(path):
+    """What a server wrote, by passage, as scripts/own_items.py keeps it: items that the model read and answered with
+    their keys, and that ask in the passage's words."""
+    made = {}
+    for record in lines_of(path):
+        text, asked = record["passage"], []
+        for item in record["items"]:
+            question, answer, evidence = item["question"], item["answer"]["text"], item["evidence"]["text"]
+            is_kept = {"round_trip", "clean"} <= set(item["checks"]) and is_about(question, text)
+            if is_kept and is_good_question(question, answer):
+                asked.append(Asked(question, answer, evidence, kind_of_answer(question), [answer]))
+        if asked:
+            made[text] = asked
+    return made
+
+
 # --- wrong answers
 
 
@@ -398,14 +456,13 @@ def statement(passage, sentence, truth, pool, random):
 
 
 def reading(passage, question, answer):
-    """A person's question, or a statement that is true or false, to be answered from the passage."""
-    answer = answer if isinstance(answer, bool) else folded(answer)
+    """A person's question, to be answered from the passage."""
+    answer = folded(answer)
     return Example("read", [(f'{{"answer":{json.dumps(answer, ensure_ascii=False)}}}', 1.0)], passage.text, question=question)
 
 
 def passage_examples(all_passages, random):
-    """Examples by passage: one of each good question that a person asked, a statement to most of them, and all of
-    both to be answered."""
+    """Examples by passage: one of each good question, statements, and all that people asked to be answered."""
     of_article = {}
     for passage in all_passages:
         of_article.setdefault(passage.title, []).append(passage)
@@ -419,9 +476,7 @@ def passage_examples(all_passages, random):
         evidence = sorted({asked.evidence for asked in passage.asked})
         random.shuffle(evidence)
         statements = (statement(passage, sentence, truth, pool, random) for sentence, truth in zip(evidence, (False, False, True)))
-        for example in filter(None, statements):
-            shown = json.loads("".join(text for text, _ in example.reply))
-            examples += [example, reading(passage, shown["question"], shown["answer"])]
+        examples += filter(None, statements)
         examples += [reading(passage, question, answer) for question, answer in passage.read]
         random.shuffle(examples)
         made.append(examples)

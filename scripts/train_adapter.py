@@ -8,7 +8,9 @@ The base is a llama-architecture GGUF file, dequantised. Prompts are rendered wi
 template around the texts of the model's manifest.toml, which is where the server reads them too. All
 items of one passage are one row: the passage once, the items after it as branches that see the passage
 and themselves, which is how the server computes them too, and saves most of the tokens. One article in
-ten is kept out, always the same ones.
+ten is kept out, always the same ones. With --items FILE it goes on from an --adapter with the passages that
+scripts/own_items.py has asked the model about: people's questions about them, and those of its own that it answered
+as they were meant.
 
 Writes adapter_config.json and adapter_model.safetensors (PEFT's form) to the model's folder and, with
 --merge, the base with the adapter merged in as a Hugging Face folder. A run that was stopped goes on
@@ -36,8 +38,6 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 import quiz_examples
 
-PASSAGE_SETS = ("en-squad-dev", "en-fairytaleqa")
-TRIVIA_SETS = ("en-opentriviaqa", "en-opentdb")
 MAX_ROW_TOKENS = 900
 
 
@@ -339,22 +339,21 @@ def batches_of(rows, max_tokens, shuffle):
 def rows_of(arguments, base, manifest):
     """Rows to train on, rows of what is held out, and the names that are."""
     shuffle = random.Random(arguments.seed)
-    make, out = Rows(base, manifest), {}
-    sets = {name: quiz_examples.read(arguments.data, name) for name in PASSAGE_SETS + TRIVIA_SETS}
-    texts = {record.get("context", record["question"]) for records in sets.values() for record in records}
-    vocabulary = quiz_examples.vocabulary_of(texts)
+    make = Rows(base, manifest)
+    sets = quiz_examples.sets_of(arguments.data)
+    out, by_set = quiz_examples.passages_of(sets, shuffle)
+    if arguments.items:
+        by_set = {quiz_examples.OWN_SET: with_own(by_set[quiz_examples.OWN_SET], out[quiz_examples.OWN_SET], arguments)}
     train, check = [], []
-    for name in PASSAGE_SETS:
-        out[name] = quiz_examples.held_out(record["title"] for record in sets[name])
-        passages = quiz_examples.passages(sets[name], vocabulary, shuffle)
-        for kept, rows in ((True, train), (False, check)):
-            part = [passage for passage in passages if (passage.title not in out[name]) == kept]
-            if name == "en-fairytaleqa":
-                part = [passage for passage in part if len(passage.asked) > 2]
+    for name, passages in by_set.items():
+        if name == "en-fairytaleqa":
+            passages = [passage for passage in passages if len(passage.asked) > 2]
+        for rows, is_kept in ((train, True), (check, False)):
+            part = [passage for passage in passages if (passage.title not in out[name]) == is_kept]
             for examples in quiz_examples.passage_examples(part, shuffle):
                 rows += make.rows(examples)
     trivia = []
-    for name in TRIVIA_SETS:
+    for name in quiz_examples.TRIVIA_SETS:
         out[name] = quiz_examples.held_out(record["category"] for record in sets[name])
         kept = [record for record in sets[name] if record["category"] not in out[name]]
         trivia += [example for record in kept if (example := quiz_examples.trivia_example(record, shuffle))]
@@ -363,6 +362,16 @@ def rows_of(arguments, base, manifest):
     shuffle.shuffle(train)
     shuffle.shuffle(check)
     return train[: arguments.rows], check[:20], {name: sorted(names) for name, names in out.items()}
+
+
+def with_own(passages, held_out, arguments):
+    """The passages that a server wrote items about, with these, and those that are held out."""
+    written = quiz_examples.written(arguments.items)
+    if unknown := written.keys() - {passage.text for passage in passages}:
+        raise SystemExit(f"{arguments.items}: {len(unknown)} passages are cut otherwise; was it made with --seed {arguments.seed}?")
+    for passage in passages:
+        passage.asked += written.get(passage.text, [])
+    return [passage for passage in passages if passage.text in written or passage.title in held_out]
 
 
 # --- training
@@ -512,6 +521,7 @@ def main():
     parser.add_argument("--model", type=pathlib.Path, required=True, help="folder with the manifest; the adapter is written to it")
     parser.add_argument("--work", type=pathlib.Path, required=True, help="folder for checkpoints")
     parser.add_argument("--adapter", type=pathlib.Path, help="go on from this adapter_model.safetensors, of the same rank")
+    parser.add_argument("--items", type=pathlib.Path, help="learn from what scripts/own_items.py kept, and from the same passages only")
     parser.add_argument("--merge", type=pathlib.Path, help="write the merged model to this folder too")
     parser.add_argument("--rank", type=int, default=24)
     parser.add_argument("--scale", type=int, default=2)
