@@ -112,6 +112,10 @@ pub(in crate::backend) fn gate(
 ) {
     /// Fewer are done sooner than another thread has heard of them.
     const ROWS_PER_TASK: usize = 4;
+    // None where no logits are wanted.
+    if rows == 0 {
+        return;
+    }
     let (isa, width) = (Isa::best(), output.len() / rows);
     let product = View::new(product, rows, product.len() / rows);
     tasks.tiles(ViewMut::new(output, rows, width), ROWS_PER_TASK, &[0, width], |first, _, mut tile| {

@@ -25,7 +25,11 @@ pub(super) fn decoder(
         graph.enter(Some(layer));
         let normed = graph.rms_norm(hidden, Part::AttentionNorm, width, norm_epsilon);
         let inputs = attention_inputs(&mut graph, normed);
-        let attended = graph.attention(inputs, attention_shape);
+        let mut attended = graph.attention(inputs, attention_shape);
+        if layer + 1 == layers {
+            // Nothing reads the other rows of the last layer but its own keys and values.
+            (attended, hidden) = (graph.select_rows(attended), graph.select_rows(hidden));
+        }
         let output = graph.linear(attended, Part::AttentionOutput, None, width);
         hidden = graph.add(hidden, output);
 
@@ -37,7 +41,6 @@ pub(super) fn decoder(
         hidden = graph.add(hidden, output);
     }
     graph.enter(None);
-    let selected = graph.select_rows(hidden);
-    let normed = graph.rms_norm(selected, Part::FinalNorm, width, norm_epsilon);
+    let normed = graph.rms_norm(hidden, Part::FinalNorm, width, norm_epsilon);
     graph.head(normed, config.tied_head, config.vocab_size)
 }
