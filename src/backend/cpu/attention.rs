@@ -2,13 +2,14 @@
 
 use super::{
     batch::Place,
-    cache::{Cached, KvCache, MAX_HEAD_DIM},
-    kernels::{Attend, Isa, Query, RmsNorm},
+    cache::KvCache,
+    kernels::{Attend, Isa, Kept, MAX_HEAD_DIM, Query, RmsNorm},
     pool::{Tasks, Tiles},
     rotary::RotaryTable,
     view::{View, ViewMut},
 };
 use crate::model::{AttentionShape, CacheShape, HeadPath, Model, NodeId, Pairing};
+use std::{cell::RefCell, f32::consts::LOG2_E};
 
 /// Tokens of a tile: their queries share the keys and values they read.
 const TOKENS_PER_TILE: usize = 4;
@@ -106,7 +107,7 @@ impl Attention {
         if head_dim > MAX_HEAD_DIM { Err(HeadTooWide { head_dim }) } else { Ok(()) }
     }
 
-    pub(super) fn run<E: Cached>(
+    pub(super) fn run<E: Kept>(
         &self,
         context: Context<'_>,
         pool: &mut impl Tasks,
@@ -128,7 +129,7 @@ impl Attention {
         });
     }
 
-    fn write<E: Cached>(
+    fn write<E: Kept>(
         &self,
         context: Context<'_>,
         pool: &mut impl Tasks,
@@ -140,6 +141,7 @@ impl Attention {
         let slot_shape = cache.shape();
         let places = context.places;
         let heads = cache.heads(self.layer);
+        let slot_len = slot_shape.len::<E>();
         let all_slots = [0, heads.columns()];
         // A few tokens are written sooner than another thread has heard of it.
         let heads_per_task = if places.len() > TOKENS_PER_TILE { 1 } else { heads.rows() };
@@ -151,15 +153,16 @@ impl Attention {
                 for (token, &Place { slot, position }) in places.iter().enumerate() {
                     let head = first_head + row;
                     self.key.apply(context, position, keys.head(token, head, head_dim), key);
-                    let memory = &mut slots[slot.0 * slot_shape.len()..][..slot_shape.len()];
-                    slot_shape.write(memory, position, key, values.head(token, head, head_dim));
+                    let memory = &mut slots[slot.0 * slot_len..][..slot_len];
+                    let value = values.head(token, head, head_dim);
+                    slot_shape.keep(context.isa, memory, position, key, value);
                 }
             }
         });
     }
 
     /// One key-value head's queries of neighbouring tokens of one slot, of which `first` is the first.
-    fn attend<E: Cached>(
+    fn attend<E: Kept>(
         &self,
         context: Context<'_>,
         cache: &KvCache<E>,
@@ -168,35 +171,41 @@ impl Attention {
         (queries, first): (Heads<'_>, usize),
         mut output: ViewMut<'_, f32>,
     ) {
+        type QueryHeads = [f32; MAX_QUERIES * MAX_HEAD_DIM];
+        thread_local! {
+            /// Queries, and what they find. Kept for the next ones: to clear it takes as long as to look at a few positions.
+            static PREPARED: RefCell<[QueryHeads; 2]> = const { RefCell::new([[0.0; _]; 2]) };
+        }
         let AttentionShape { heads, kv_heads, head_dim, scale } = self.shape;
         let group = heads / kv_heads;
-        let slot_shape = cache.shape();
-        let padded_dim = slot_shape.padded_dim;
-        let (keys, values) = slot_shape.split(cache.slot(self.layer, kv_head, places[0].slot));
+        let shape = cache.shape().head;
+        let padded_dim = shape.padded_dim;
+        let blocks = cache.slot(self.layer, kv_head, places[0].slot);
 
-        let mut turned = [0.0; MAX_QUERIES * MAX_HEAD_DIM];
-        let mut found = [0.0; MAX_QUERIES * MAX_HEAD_DIM];
         let count = places.len() * group;
-        for start in (0..count).step_by(MAX_QUERIES) {
-            let these = start..(start + MAX_QUERIES).min(count);
-            for (idx, to) in these.clone().zip(turned.chunks_exact_mut(head_dim)) {
-                let (token, head) = (idx / group, kv_head * group + idx % group);
-                let query = queries.head(first + token, head, head_dim);
-                self.query.apply(context, places[token].position, query, to);
-                to.iter_mut().for_each(|value| *value *= scale);
+        PREPARED.with_borrow_mut(|[turned, found]| {
+            for start in (0..count).step_by(MAX_QUERIES) {
+                let these = start..(start + MAX_QUERIES).min(count);
+                for (idx, to) in these.clone().zip(turned.chunks_exact_mut(head_dim)) {
+                    let (token, head) = (idx / group, kv_head * group + idx % group);
+                    let query = queries.head(first + token, head, head_dim);
+                    self.query.apply(context, places[token].position, query, to);
+                    to.iter_mut().for_each(|value| *value *= scale * LOG2_E);
+                }
+                let mut prepared = [Query { values: &turned[..head_dim], positions: 1 }; MAX_QUERIES];
+                for ((idx, values), query) in
+                    these.clone().zip(turned.chunks_exact(head_dim)).zip(&mut prepared)
+                {
+                    *query = Query { values, positions: places[idx / group].position + 1 };
+                }
+                let queries = &prepared[..these.len()];
+                let found = &mut found[..these.len() * padded_dim];
+                context.isa.run(Attend { queries, blocks, shape, output: found });
+                for (idx, found) in these.zip(found.chunks_exact(padded_dim)) {
+                    let (token, head) = (idx / group, idx % group);
+                    output.row(token)[head * head_dim..][..head_dim].copy_from_slice(&found[..head_dim]);
+                }
             }
-            let mut prepared = [Query { values: &turned[..head_dim], positions: 1 }; MAX_QUERIES];
-            for ((idx, values), query) in these.clone().zip(turned.chunks_exact(head_dim)).zip(&mut prepared)
-            {
-                *query = Query { values, positions: places[idx / group].position + 1 };
-            }
-            let queries = &prepared[..these.len()];
-            let found = &mut found[..these.len() * padded_dim];
-            context.isa.run(Attend { queries, keys, values, padded_dim, output: found });
-            for (idx, found) in these.zip(found.chunks_exact(padded_dim)) {
-                let (token, head) = (idx / group, idx % group);
-                output.row(token)[head * head_dim..][..head_dim].copy_from_slice(&found[..head_dim]);
-            }
-        }
+        });
     }
 }

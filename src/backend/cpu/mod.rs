@@ -3,8 +3,8 @@
 //!
 //! How it differs from the reference (`candle/`): the rows that meet integer weights are rounded to
 //! integers too, 32 at a time (`kernels::Block`), those that meet `bf16` to that where the processor
-//! gains by it (`kernels::Bf16Dots`), and keys and values to `f16`. With
-//! [`WeightsForm::F32`] nothing is rounded, and it is the reference to the order of its sums.
+//! gains by it (`kernels::Bf16Dots`), and keys, values and queries to integers of 16 bits, each with a scale
+//! (`kernels::Kept`). With [`WeightsForm::F32`] nothing is rounded, and it is the reference to the order of its sums.
 //!
 //! As there, a position's result is the same to the last bit however positions are grouped into rows
 //! and steps: every kernel works on a row in an order that depends on the row alone, and threads share
@@ -102,8 +102,8 @@ impl Backend for CpuBackend {
         let Self { isa, pool, plan, cache, batch, .. } = self;
         let isa = *isa;
         match cache {
-            Cache::Half(cache) => plan.run(&mut Step { isa, pool, batch, cache, logits }),
-            Cache::Single(cache) => plan.run(&mut Step { isa, pool, batch, cache, logits }),
+            Cache::Pairs(cache) => plan.run(&mut Step { isa, pool, batch, cache, logits }),
+            Cache::Floats(cache) => plan.run(&mut Step { isa, pool, batch, cache, logits }),
         }
         self.held.end_step(rows);
         Ok(())

@@ -32,7 +32,7 @@ pub(in crate::backend) enum BadHeads {
 }
 
 impl CachedAttention {
-    /// Keys and values are kept in `f32` if what they come from is `decoded`, else in `f16`.
+    /// Keys and values are kept in `f32` if what they come from is `decoded`, else as integers of 16 bits.
     ///
     /// # Errors
     /// Heads too wide for the kernels, or no memory for the cache.
@@ -89,8 +89,8 @@ impl CachedAttention {
         let context = Context { isa: self.isa, rotary: &self.rotary, places: &self.places };
         let attention = &self.layers[layer];
         match &mut self.cache {
-            Cache::Half(cache) => attention.run(context, tasks, cache, sources, output),
-            Cache::Single(cache) => attention.run(context, tasks, cache, sources, output),
+            Cache::Pairs(cache) => attention.run(context, tasks, cache, sources, output),
+            Cache::Floats(cache) => attention.run(context, tasks, cache, sources, output),
         }
     }
 

@@ -3,8 +3,8 @@
 use super::{
     attention::{Attention, Context, Heads},
     batch::Batch,
-    cache::{Cached, KvCache},
-    kernels::{BLOCK_LEN, Block, Isa, Quantise, RmsNorm},
+    cache::KvCache,
+    kernels::{BLOCK_LEN, Block, Isa, Kept, Quantise, RmsNorm},
     matrix::Input,
     pool::{Pool, Tiles},
     project::{GatedProjection, Projection},
@@ -155,7 +155,7 @@ pub(super) struct Step<'a, E> {
 }
 
 impl Plan {
-    pub(super) fn run<E: Cached>(&mut self, step: &mut Step<'_, E>) {
+    pub(super) fn run<E: Kept>(&mut self, step: &mut Step<'_, E>) {
         let Self { stages, rotary, memory } = self;
         let mut rows = step.batch.tokens.len();
         step.logits.resize(step.batch.selected.len());
@@ -171,7 +171,7 @@ impl Plan {
     }
 }
 
-impl<E: Cached> Step<'_, E> {
+impl<E: Kept> Step<'_, E> {
     fn run(&mut self, stage: &Stage, rows: usize, rotary: &RotaryTable, memory: &mut Memory) {
         let (isa, batch) = (self.isa, self.batch);
         match stage {

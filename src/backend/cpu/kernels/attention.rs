@@ -3,43 +3,154 @@
 //! Positions are taken in chunks, with the largest score so far as a running reference (Milakov and
 //! Gimelshein, arXiv:1805.02867), so that scores never leave the first cache. Chunks begin at fixed
 //! positions: what a query finds depends on its own positions alone.
+//!
+//! Keys and values are kept in blocks of sixteen positions, the values behind their keys, in one of two forms
+//! ([`Kept`]): what a query reads is one piece of memory, since to begin another takes as long as to read ten kilobytes.
 
-use super::simd::{Element, Kernel, LANES, Simd, exp};
+use super::simd::{Kernel, LANES, Simd, exp2};
 
-/// Keys lie in blocks of as many positions, transposed.
+/// Positions of a block of keys and values.
 pub(in crate::backend::cpu) const POSITIONS_PER_BLOCK: usize = LANES;
-/// A multiple of [`POSITIONS_PER_BLOCK`].
-const CHUNK: usize = 128;
+/// Positions whose scores are had at once.
+pub(super) const CHUNK: usize = 128;
+const BLOCKS_PER_CHUNK: usize = CHUNK / POSITIONS_PER_BLOCK;
+/// Heads are prepared in fixed memory.
+pub(in crate::backend::cpu) const MAX_HEAD_DIM: usize = 256;
 /// Queries that share each key and value they read.
 const MAX_TOGETHER: usize = 6;
+
+/// The scores of a chunk, and then the weights that come of them.
+pub(super) type Scores = [f32; CHUNK];
+
+/// How many numbers a key or a value has.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::backend::cpu) struct HeadShape {
+    pub(in crate::backend::cpu) head_dim: usize,
+    /// Filled up to whole vectors, with zeros: so values are kept.
+    pub(in crate::backend::cpu) padded_dim: usize,
+}
+
+impl HeadShape {
+    pub(in crate::backend::cpu) fn new(head_dim: usize) -> Self {
+        Self { head_dim, padded_dim: head_dim.next_multiple_of(LANES) }
+    }
+
+    /// Units that a block takes.
+    #[inline(always)]
+    pub(in crate::backend::cpu) fn block_len<E: Kept>(self) -> usize {
+        E::keys_len(self.head_dim) + E::values_len(self.padded_dim)
+    }
+}
+
+/// A form in which keys and values are kept: `f32` as they are, or pairs of integers (`u32`).
+///
+/// Both parts of a block take a multiple of sixteen units.
+pub(in crate::backend::cpu) trait Kept:
+    Copy + Default + Send + Sync + 'static
+{
+    /// A query as it meets keys.
+    type Query<'a>: Copy;
+    /// Whether values have scales, which go into their weights.
+    const SCALED: bool;
+
+    /// Units that the keys of a block take.
+    fn keys_len(head_dim: usize) -> usize;
+    /// Units that the values of a block take.
+    fn values_len(padded_dim: usize) -> usize;
+
+    /// Puts a key and a value at a position of their block.
+    fn keep<S: Simd>(simd: S, keep: Keep<'_, Self>);
+
+    fn query<S: Simd>(simd: S, values: &[f32]) -> Self::Query<'_>;
+
+    /// Products of queries with the keys of the first `BLOCKS` blocks, into the blocks of scores from the `nth` on.
+    fn scores<S: Simd, const QUERIES: usize, const BLOCKS: usize>(
+        simd: S,
+        queries: &[Self::Query<'_>; QUERIES],
+        blocks: &[Self],
+        shape: HeadShape,
+        nth: usize,
+        scores: &mut [Scores; QUERIES],
+    );
+
+    /// Of the values of the first block, if they have any.
+    fn value_scales(blocks: &[Self], shape: HeadShape) -> [f32; POSITIONS_PER_BLOCK];
+
+    /// Multiplies what a chunk's queries have found before with their factors, and adds the chunk's weighted values;
+    /// `VECTORS` vectors of the output at a time.
+    fn mix<S: Simd, const QUERIES: usize, const VECTORS: usize>(
+        simd: S,
+        chunk: Chunk<'_, Self, QUERIES>,
+        output: &mut [f32],
+    );
+}
+
+/// A key and a value to be kept.
+pub(in crate::backend::cpu) struct Keep<'a, E> {
+    pub(in crate::backend::cpu) key: &'a [f32],
+    /// As many as the key has.
+    pub(in crate::backend::cpu) value: &'a [f32],
+    /// The block that they go to.
+    pub(in crate::backend::cpu) block: &'a mut [E],
+    /// Which one in its block.
+    pub(in crate::backend::cpu) position: usize,
+}
+
+impl<E: Kept> Kernel for Keep<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        E::keep(simd, self);
+    }
+}
+
+/// The weights of a chunk of positions, and their values.
+pub(in crate::backend::cpu) struct Chunk<'a, E, const QUERIES: usize> {
+    /// Times the scales of the values, if they have any.
+    pub(super) weights: &'a [Scores; QUERIES],
+    pub(super) found: [Found; QUERIES],
+    /// From the chunk's first on.
+    pub(super) blocks: &'a [E],
+    pub(super) shape: HeadShape,
+}
+
+/// What is known of a query's weights in a chunk.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    /// How many there are; others are anything.
+    pub(super) seen: usize,
+    /// What earlier chunks yielded is to be multiplied with.
+    pub(super) factor: f32,
+    /// Of the weights, where values have scales.
+    pub(super) sum: f32,
+    pub(super) largest: f32,
+}
 
 /// A query of one head.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::backend::cpu) struct Query<'a> {
-    /// Turned and scaled already; `[head_dim]`.
+    /// Turned and scaled already, so that weights are powers of two; `[head_dim]`.
     pub(in crate::backend::cpu) values: &'a [f32],
     /// How many positions it sees; at least one.
     pub(in crate::backend::cpu) positions: usize,
 }
 
-/// `softmax(query · keysᵀ) · values` for each query.
+/// `softmax(query · keysᵀ * ln 2) · values` for each query.
 pub(in crate::backend::cpu) struct Attend<'a, E> {
     pub(in crate::backend::cpu) queries: &'a [Query<'a>],
-    /// `[position / 16, head_dim, 16]`.
-    pub(in crate::backend::cpu) keys: &'a [E],
-    /// `[position, padded_dim]`, where `padded_dim` is a multiple of 16.
-    pub(in crate::backend::cpu) values: &'a [E],
-    pub(in crate::backend::cpu) padded_dim: usize,
+    pub(in crate::backend::cpu) blocks: &'a [E],
+    pub(in crate::backend::cpu) shape: HeadShape,
     /// `[query, padded_dim]`.
     pub(in crate::backend::cpu) output: &'a mut [f32],
 }
 
-impl<E: Element> Kernel for Attend<'_, E> {
+impl<E: Kept> Kernel for Attend<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { mut queries, keys, values, padded_dim, mut output } = self;
+        let Self { mut queries, blocks, shape, mut output } = self;
         while !queries.is_empty() {
             let together = match queries.len() {
                 MAX_TOGETHER.. => 6,
@@ -47,8 +158,8 @@ impl<E: Element> Kernel for Attend<'_, E> {
                 len => len,
             };
             let (these, others) = queries.split_at(together);
-            let (to, rest) = output.split_at_mut(together * padded_dim);
-            let cached = Cached { keys, values, padded_dim };
+            let (to, rest) = output.split_at_mut(together * shape.padded_dim);
+            let cached = Cached { blocks, shape };
             // Enough sums that none waits for another, and no more than there are registers for.
             match (together, S::ROWS >= 8) {
                 (6, true) => attend::<S, E, 6, 2, 4>(simd, these, cached, to),
@@ -65,57 +176,57 @@ impl<E: Element> Kernel for Attend<'_, E> {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Cached<'a, E> {
-    keys: &'a [E],
-    values: &'a [E],
-    padded_dim: usize,
+    blocks: &'a [E],
+    shape: HeadShape,
 }
 
 /// `QUERIES` queries, `BLOCKS` blocks of keys or `VECTORS` vectors of the values at a time.
 #[inline(always)]
-fn attend<S: Simd, E: Element, const QUERIES: usize, const BLOCKS: usize, const VECTORS: usize>(
+fn attend<S: Simd, E: Kept, const QUERIES: usize, const BLOCKS: usize, const VECTORS: usize>(
     simd: S,
     queries: &[Query<'_>],
     cached: Cached<'_, E>,
     output: &mut [f32],
 ) {
-    let mut together = [queries[0]; QUERIES];
-    together.copy_from_slice(queries);
-    let queries = together;
+    let Cached { blocks, shape } = cached;
+    let block_len = shape.block_len::<E>();
+    let mut prepared = [E::query(simd, queries[0].values); QUERIES];
+    for query in 1..QUERIES {
+        prepared[query] = E::query(simd, queries[query].values);
+    }
     let (mut largest, mut totals) = ([f32::NEG_INFINITY; QUERIES], [simd.splat(0.0); QUERIES]);
     output.fill(0.0);
     let longest = queries.iter().map(|query| query.positions).max().unwrap_or(0);
     let mut weights = [[0.0; CHUNK]; QUERIES];
     for first in (0..longest).step_by(CHUNK) {
-        let mut seen = [0; QUERIES];
-        for query in 0..QUERIES {
-            seen[query] = queries[query].positions.saturating_sub(first).min(CHUNK);
-        }
-        scores::<S, E, QUERIES, BLOCKS>(
-            simd,
-            &queries,
-            &cached,
-            first,
-            (longest - first).min(CHUNK),
-            &mut weights,
-        );
-        let mut factors = [1.0; QUERIES];
-        for query in 0..QUERIES {
-            if seen[query] > 0 {
-                factors[query] =
-                    softmax(simd, &mut weights[query], seen[query], &mut largest[query], &mut totals[query]);
+        let blocks = &blocks[first / POSITIONS_PER_BLOCK * block_len..];
+        let n_blocks = (longest - first).div_ceil(POSITIONS_PER_BLOCK).min(BLOCKS_PER_CHUNK);
+        let mut block = 0;
+        while block < n_blocks {
+            let blocks = &blocks[block * block_len..];
+            if n_blocks - block >= BLOCKS {
+                E::scores::<S, QUERIES, BLOCKS>(simd, &prepared, blocks, shape, block, &mut weights);
+                block += BLOCKS;
+            } else {
+                E::scores::<S, QUERIES, 1>(simd, &prepared, blocks, shape, block, &mut weights);
+                block += 1;
             }
         }
-        let mut dim = 0;
-        while dim < cached.padded_dim {
-            dim += if cached.padded_dim - dim >= VECTORS * LANES {
-                mix::<S, E, QUERIES, VECTORS>(simd, &cached, first, dim, &weights, &seen, &factors, output)
-            } else {
-                mix::<S, E, QUERIES, 1>(simd, &cached, first, dim, &weights, &seen, &factors, output)
-            };
+        let mut found = [Found { seen: 0, factor: 1.0, sum: 0.0, largest: 0.0 }; QUERIES];
+        for query in 0..QUERIES {
+            let seen = queries[query].positions.saturating_sub(first).min(CHUNK);
+            if seen > 0 {
+                let (largest, total) = (&mut largest[query], &mut totals[query]);
+                let scores = &mut weights[query];
+                found[query] = softmax(simd, scores, seen, largest, total, Cached { blocks, shape });
+            }
         }
+        let chunk = Chunk { weights: &weights, found, blocks, shape };
+        E::mix::<S, QUERIES, VECTORS>(simd, chunk, output);
     }
-    for (output, total) in output.chunks_exact_mut(cached.padded_dim).zip(totals) {
+    for (output, total) in output.chunks_exact_mut(shape.padded_dim).zip(totals) {
         let total = simd.splat(simd.sum(total));
         for values in output.as_chunks_mut::<LANES>().0 {
             let mixed = simd.div(simd.load(values), total);
@@ -124,79 +235,16 @@ fn attend<S: Simd, E: Element, const QUERIES: usize, const BLOCKS: usize, const 
     }
 }
 
-/// `query · key` for `count` positions from `first` on.
+/// Makes weights of the first `seen` scores.
 #[inline(always)]
-fn scores<S: Simd, E: Element, const QUERIES: usize, const BLOCKS: usize>(
+fn softmax<S: Simd, E: Kept>(
     simd: S,
-    queries: &[Query<'_>; QUERIES],
-    cached: &Cached<'_, E>,
-    first: usize,
-    count: usize,
-    scores: &mut [[f32; CHUNK]; QUERIES],
-) {
-    let head_dim = queries[0].values.len();
-    let mut query_values = [queries[0].values; QUERIES];
-    for query in 0..QUERIES {
-        query_values[query] = &queries[query].values[..head_dim];
-    }
-    let (keys, _) = cached.keys.as_chunks::<LANES>();
-    let n_blocks = count.div_ceil(POSITIONS_PER_BLOCK);
-    let mut block = 0;
-    while block < n_blocks {
-        let keys = &keys[(first / POSITIONS_PER_BLOCK + block) * head_dim..];
-        block += if n_blocks - block >= BLOCKS {
-            key_blocks::<S, E, QUERIES, BLOCKS>(simd, &query_values, keys, block, scores)
-        } else {
-            key_blocks::<S, E, QUERIES, 1>(simd, &query_values, keys, block, scores)
-        };
-    }
-}
-
-/// Scores `BLOCKS` blocks of positions, of which `block` is the first; returns how many.
-#[inline(always)]
-fn key_blocks<S: Simd, E: Element, const QUERIES: usize, const BLOCKS: usize>(
-    simd: S,
-    queries: &[&[f32]; QUERIES],
-    keys: &[[E; LANES]],
-    block: usize,
-    scores: &mut [[f32; CHUNK]; QUERIES],
-) -> usize {
-    let head_dim = queries[0].len();
-    let mut blocks = [&keys[..head_dim]; BLOCKS];
-    for (idx, block) in blocks.iter_mut().enumerate() {
-        *block = &keys[idx * head_dim..][..head_dim];
-    }
-    let mut sums = [[simd.splat(0.0); BLOCKS]; QUERIES];
-    for dim in 0..head_dim {
-        let mut keys = [simd.splat(0.0); BLOCKS];
-        for idx in 0..BLOCKS {
-            keys[idx] = E::load(simd, &blocks[idx][dim]);
-        }
-        for query in 0..QUERIES {
-            let value = simd.splat(queries[query][dim]);
-            for idx in 0..BLOCKS {
-                sums[query][idx] = simd.mul_add(keys[idx], value, sums[query][idx]);
-            }
-        }
-    }
-    for query in 0..QUERIES {
-        let (blocks, _) = scores[query].as_chunks_mut::<LANES>();
-        for idx in 0..BLOCKS {
-            simd.store(sums[query][idx], &mut blocks[block + idx]);
-        }
-    }
-    BLOCKS
-}
-
-/// Makes weights of the first `seen` scores; returns what earlier sums are to be multiplied with.
-#[inline(always)]
-fn softmax<S: Simd>(
-    simd: S,
-    scores: &mut [f32; CHUNK],
+    scores: &mut Scores,
     seen: usize,
     largest: &mut f32,
     total: &mut S::Floats,
-) -> f32 {
+    Cached { blocks: kept, shape }: Cached<'_, E>,
+) -> Found {
     let (blocks, _) = scores.as_chunks_mut::<LANES>();
     let blocks = &mut blocks[..seen.div_ceil(LANES)];
     let mut maxima = simd.splat(*largest);
@@ -206,78 +254,23 @@ fn softmax<S: Simd>(
     }
     let now_largest = simd.maximum(maxima);
     let before = simd.splat(*largest - now_largest);
-    // The first chunk has nothing before it; its difference is an infinity, which `exp` cuts off.
-    let factor = if *largest == f32::NEG_INFINITY { 0.0 } else { simd.maximum(exp(simd, before)) };
+    // The first chunk has nothing before it; its difference is an infinity, which `exp2` cuts off.
+    let factor = if *largest == f32::NEG_INFINITY { 0.0 } else { simd.maximum(exp2(simd, before)) };
     *largest = now_largest;
     *total = simd.mul(*total, simd.splat(factor));
+    let (mut sums, mut maxima) = (simd.splat(0.0), simd.splat(0.0));
     for (idx, block) in blocks.iter_mut().enumerate() {
-        let weights = exp(simd, simd.sub(simd.load(block), simd.splat(now_largest)));
-        let weights = simd.keep_first(weights, seen - idx * LANES, 0.0);
+        let weights = exp2(simd, simd.sub(simd.load(block), simd.splat(now_largest)));
+        let mut weights = simd.keep_first(weights, seen - idx * LANES, 0.0);
         *total = simd.add(*total, weights);
+        if E::SCALED {
+            weights =
+                simd.mul(weights, simd.load(&E::value_scales(&kept[idx * shape.block_len::<E>()..], shape)));
+            sums = simd.add(sums, weights);
+            maxima = simd.max(maxima, weights);
+        }
         simd.store(weights, block);
     }
-    factor
-}
-
-/// Adds the weighted values of a chunk to `VECTORS` vectors of the output from `dim` on.
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "one inner loop, cut out for its length alone")]
-fn mix<S: Simd, E: Element, const QUERIES: usize, const VECTORS: usize>(
-    simd: S,
-    cached: &Cached<'_, E>,
-    first: usize,
-    dim: usize,
-    weights: &[[f32; CHUNK]; QUERIES],
-    seen: &[usize; QUERIES],
-    factors: &[f32; QUERIES],
-    output: &mut [f32],
-) -> usize {
-    let padded_dim = cached.padded_dim;
-    let row_len = padded_dim / LANES;
-    let (values, _) = cached.values.as_chunks::<LANES>();
-    let values = &values[first * row_len + dim / LANES..];
-    let (output, _) = output.as_chunks_mut::<LANES>();
-    let output = &mut output[dim / LANES..];
-
-    let mut sums = [[simd.splat(0.0); VECTORS]; QUERIES];
-    for query in 0..QUERIES {
-        for idx in 0..VECTORS {
-            sums[query][idx] =
-                simd.mul(simd.load(&output[query * row_len + idx]), simd.splat(factors[query]));
-        }
-    }
-    let mut seen_by_all = seen[0];
-    for &seen in seen {
-        seen_by_all = seen_by_all.min(seen);
-    }
-    for position in 0..seen_by_all {
-        let stored = &values[position * row_len..][..VECTORS];
-        let mut values = [simd.splat(0.0); VECTORS];
-        for idx in 0..VECTORS {
-            values[idx] = E::load(simd, &stored[idx]);
-        }
-        for query in 0..QUERIES {
-            let weight = simd.splat(weights[query][position]);
-            for idx in 0..VECTORS {
-                sums[query][idx] = simd.mul_add(values[idx], weight, sums[query][idx]);
-            }
-        }
-    }
-    for query in 0..QUERIES {
-        for idx in 0..VECTORS {
-            simd.store(sums[query][idx], &mut output[query * row_len + idx]);
-        }
-    }
-    // Added in memory: were the sums chosen by a number that is not known here, none would stay in registers.
-    for query in 0..QUERIES {
-        for position in seen_by_all..seen[query] {
-            let stored = &values[position * row_len..][..VECTORS];
-            let weight = simd.splat(weights[query][position]);
-            for idx in 0..VECTORS {
-                let to = &mut output[query * row_len + idx];
-                simd.store(simd.mul_add(E::load(simd, &stored[idx]), weight, simd.load(to)), to);
-            }
-        }
-    }
-    VECTORS * LANES
+    let (sum, largest) = if E::SCALED { (simd.sum(sums), simd.maximum(maxima)) } else { (0.0, 0.0) };
+    Found { seen, factor, sum, largest }
 }

@@ -46,6 +46,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type Floats = [__m256; 2];
     type Ints = [__m256i; 2];
     type Bytes = [__m256i; 2];
+    type Pairs = [__m256i; 2];
     const ROWS: usize = 4;
     const DOTS_OF_BYTES: bool = VNNI;
 
@@ -150,8 +151,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn exp2_whole(self, exponents: [__m256; 2]) -> [__m256; 2] {
-        present!({
+    fn times_exp2(self, values: [__m256; 2], exponents: [__m256; 2]) -> [__m256; 2] {
+        let powers = present!({
             let bias = _mm256_set1_epi32(127);
             let low = _mm256_add_epi32(_mm256_cvtps_epi32(exponents[0]), bias);
             let high = _mm256_add_epi32(_mm256_cvtps_epi32(exponents[1]), bias);
@@ -159,7 +160,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
                 _mm256_castsi256_ps(_mm256_slli_epi32::<23>(low)),
                 _mm256_castsi256_ps(_mm256_slli_epi32::<23>(high)),
             ]
-        })
+        });
+        self.mul(values, powers)
     }
 
     #[inline(always)]
@@ -279,6 +281,49 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             }
             self.mul([_mm256_cvtepi32_ps(sums[0]), _mm256_cvtepi32_ps(sums[1])], scale)
         })
+    }
+
+    #[inline(always)]
+    fn load_pairs(self, pairs: &[u32; LANES]) -> [__m256i; 2] {
+        let [low, high] = halves(pairs);
+        present!([_mm256_loadu_si256(low.cast()), _mm256_loadu_si256(high.cast())])
+    }
+
+    #[inline(always)]
+    fn no_pairs(self) -> [__m256i; 2] {
+        [present!(_mm256_setzero_si256()); 2]
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sums: [__m256i; 2], pairs: [__m256i; 2], pair: u32) -> [__m256i; 2] {
+        let pair = present!(_mm256_set1_epi32(pair as i32));
+        if VNNI {
+            return present!([
+                _mm256_dpwssd_avx_epi32(sums[0], pairs[0], pair),
+                _mm256_dpwssd_avx_epi32(sums[1], pairs[1], pair),
+            ]);
+        }
+        present!([
+            _mm256_add_epi32(sums[0], _mm256_madd_epi16(pairs[0], pair)),
+            _mm256_add_epi32(sums[1], _mm256_madd_epi16(pairs[1], pair)),
+        ])
+    }
+
+    #[inline(always)]
+    fn to_pairs(self, values: [__m256; 2]) -> [u32; LANES / 2] {
+        let mut pairs = [0; LANES / 2];
+        present!({
+            let (low, high) = (_mm256_cvtps_epi32(values[0]), _mm256_cvtps_epi32(values[1]));
+            // Packing works in each half of a register: the quarters come as 0, 2, 1, 3.
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
+            _mm256_storeu_si256(pairs.as_mut_ptr().cast(), words);
+        });
+        pairs
+    }
+
+    #[inline(always)]
+    fn to_floats(self, sums: [__m256i; 2]) -> [__m256; 2] {
+        present!([_mm256_cvtepi32_ps(sums[0]), _mm256_cvtepi32_ps(sums[1])])
     }
 
     #[inline(always)]

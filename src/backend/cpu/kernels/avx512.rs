@@ -36,6 +36,7 @@ impl Simd for Avx512 {
     type Floats = __m512;
     type Ints = __m512i;
     type Bytes = __m512i;
+    type Pairs = __m512i;
     const ROWS: usize = 8;
     const DOTS_OF_BYTES: bool = true;
 
@@ -121,8 +122,8 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn exp2_whole(self, exponents: __m512) -> __m512 {
-        present!(_mm512_scalef_ps(_mm512_set1_ps(1.0), exponents))
+    fn times_exp2(self, values: __m512, exponents: __m512) -> __m512 {
+        present!(_mm512_scalef_ps(values, exponents))
     }
 
     #[inline(always)]
@@ -194,6 +195,47 @@ impl Simd for Avx512 {
             let offset = _mm512_mul_ps(scale, _mm512_set1_ps(-DOTS_OFFSET));
             _mm512_fmadd_ps(_mm512_castsi512_ps(sums), scale, offset)
         })
+    }
+
+    #[inline(always)]
+    fn load_pairs(self, pairs: &[u32; LANES]) -> __m512i {
+        present!(_mm512_loadu_si512(pairs.as_ptr().cast()))
+    }
+
+    #[inline(always)]
+    fn no_pairs(self) -> __m512i {
+        present!(_mm512_setzero_si512())
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sums: __m512i, pairs: __m512i, pair: u32) -> __m512i {
+        /// The instruction by its name: the compiler would make two of its intrinsic, a product and a sum.
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512vnni")]
+        fn dot(mut sums: __m512i, pairs: __m512i, pair: __m512i) -> __m512i {
+            // SAFETY: it works on registers alone.
+            unsafe {
+                asm!("vpdpwssd {0}, {1}, {2}", inout(zmm_reg) sums, in(zmm_reg) pairs, in(zmm_reg) pair,
+                    options(pure, nomem, nostack, preserves_flags));
+            }
+            sums
+        }
+        present!(dot(sums, pairs, _mm512_set1_epi32(pair as i32)))
+    }
+
+    #[inline(always)]
+    fn to_pairs(self, values: __m512) -> [u32; LANES / 2] {
+        let mut pairs = [0; LANES / 2];
+        present!({
+            let narrow = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(values));
+            _mm256_storeu_si256(pairs.as_mut_ptr().cast(), narrow);
+        });
+        pairs
+    }
+
+    #[inline(always)]
+    fn to_floats(self, sums: __m512i) -> __m512 {
+        present!(_mm512_cvtepi32_ps(sums))
     }
 
     #[inline(always)]

@@ -13,6 +13,8 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;
 mod block;
+mod kept_floats;
+mod kept_pairs;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod norm;
@@ -20,7 +22,7 @@ mod portable;
 mod product;
 mod simd;
 
-pub(super) use attention::{Attend, POSITIONS_PER_BLOCK, Query};
+pub(super) use attention::{Attend, HeadShape, Keep, Kept, MAX_HEAD_DIM, POSITIONS_PER_BLOCK, Query};
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx512_bf16::{BF16_INPUTS, Bf16Dots, Bf16Pair, Bf16Product};
 pub(super) use block::{BLOCK_LEN, Block, Quantise};

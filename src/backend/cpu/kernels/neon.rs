@@ -57,6 +57,8 @@ impl Simd for Neon {
     type Floats = [float32x4_t; REGISTERS];
     type Ints = [int32x4_t; REGISTERS];
     type Bytes = [uint8x16_t; REGISTERS];
+    /// The first ones of the pairs, and the second ones.
+    type Pairs = [[int16x4_t; REGISTERS]; 2];
     const ROWS: usize = 4;
     const DOTS_OF_BYTES: bool = true;
 
@@ -139,10 +141,10 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn exp2_whole(self, exponents: Self::Floats) -> Self::Floats {
+    fn times_exp2(self, values: Self::Floats, exponents: Self::Floats) -> Self::Floats {
         each!(I => {
             let biased = vaddq_s32(vcvtq_s32_f32(exponents[I]), vdupq_n_s32(127));
-            vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased))
+            vmulq_f32(values[I], vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased)))
         })
     }
 
@@ -226,6 +228,38 @@ impl Simd for Neon {
     #[inline(always)]
     fn scale_dots<const BITS: u32>(self, sums: Self::Ints, scale: Self::Floats) -> Self::Floats {
         each!(I => vmulq_f32(vcvtq_f32_s32(sums[I]), scale[I]))
+    }
+
+    #[inline(always)]
+    fn load_pairs(self, pairs: &[u32; LANES]) -> Self::Pairs {
+        let parts: [int16x4x2_t; REGISTERS] = each!(I => vld2_s16(pairs.as_ptr().add(I * QUARTER).cast()));
+        [each!(I => parts[I].0), each!(I => parts[I].1)]
+    }
+
+    #[inline(always)]
+    fn no_pairs(self) -> Self::Ints {
+        [present!(vdupq_n_s32(0)); REGISTERS]
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sums: Self::Ints, [first, second]: Self::Pairs, pair: u32) -> Self::Ints {
+        let sums: Self::Ints = each!(I => vmlal_n_s16(sums[I], first[I], pair as i16));
+        each!(I => vmlal_n_s16(sums[I], second[I], (pair >> 16) as i16))
+    }
+
+    #[inline(always)]
+    fn to_pairs(self, values: Self::Floats) -> [u32; LANES / 2] {
+        let mut pairs = [0u32; LANES / 2];
+        let _: [(); REGISTERS] = each!(I => {
+            let narrow = vqmovn_s32(vcvtnq_s32_f32(values[I]));
+            vst1_s16(pairs.as_mut_ptr().cast::<i16>().add(I * QUARTER), narrow)
+        });
+        pairs
+    }
+
+    #[inline(always)]
+    fn to_floats(self, sums: Self::Ints) -> Self::Floats {
+        each!(I => vcvtq_f32_s32(sums[I]))
     }
 
     #[inline(always)]

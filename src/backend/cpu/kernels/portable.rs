@@ -11,6 +11,7 @@ impl Simd for Portable {
     type Floats = [f32; LANES];
     type Ints = [i32; LANES];
     type Bytes = [u8; 4 * LANES];
+    type Pairs = [[i16; 2]; LANES];
     const ROWS: usize = 8;
     const DOTS_OF_BYTES: bool = true;
 
@@ -90,8 +91,8 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn exp2_whole(self, exponents: [f32; LANES]) -> [f32; LANES] {
-        exponents.map(|exponent| f32::from_bits(((exponent as i32 + 127) << 23) as u32))
+    fn times_exp2(self, values: [f32; LANES], exponents: [f32; LANES]) -> [f32; LANES] {
+        from_fn(|lane| values[lane] * f32::from_bits(((exponents[lane] as i32 + 127) << 23) as u32))
     }
 
     #[inline(always)]
@@ -151,7 +152,39 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn load_pairs(self, pairs: &[u32; LANES]) -> [[i16; 2]; LANES] {
+        pairs.map(halves)
+    }
+
+    #[inline(always)]
+    fn no_pairs(self) -> [i32; LANES] {
+        [0; LANES]
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sums: [i32; LANES], pairs: [[i16; 2]; LANES], pair: u32) -> [i32; LANES] {
+        let [first, second] = halves(pair).map(i32::from);
+        from_fn(|lane| sums[lane] + i32::from(pairs[lane][0]) * first + i32::from(pairs[lane][1]) * second)
+    }
+
+    #[inline(always)]
+    fn to_pairs(self, values: [f32; LANES]) -> [u32; LANES / 2] {
+        let number = |idx: usize| u32::from(values[idx].round_ties_even() as i16 as u16);
+        from_fn(|pair| number(2 * pair) | number(2 * pair + 1) << 16)
+    }
+
+    #[inline(always)]
+    fn to_floats(self, sums: [i32; LANES]) -> [f32; LANES] {
+        sums.map(|sum| sum as f32)
+    }
+
+    #[inline(always)]
     fn in_order(self, sums: [i32; LANES]) -> [i32; LANES] {
         sums
     }
+}
+
+/// The two numbers of a pair.
+fn halves(pair: u32) -> [i16; 2] {
+    [pair as i16, (pair >> 16) as i16]
 }

@@ -4,6 +4,8 @@
 //! to call. They are inlined into the function that [`Simd::vectorize`] compiles for the instruction
 //! set, and so must be everything between that function and them.
 
+use std::f32::consts::{LN_2, LOG2_E};
+
 /// Values side by side in one [`Simd::Floats`].
 pub(in crate::backend::cpu) const LANES: usize = 16;
 
@@ -26,6 +28,8 @@ pub(in crate::backend::cpu) trait Simd: Copy {
     type Ints: Copy;
     /// Sixteen times four `u8`.
     type Bytes: Copy;
+    /// Sixteen times two `i16`.
+    type Pairs: Copy;
     /// Rows that a product takes at once, 4 or 8: as many as the registers have room for.
     const ROWS: usize;
     /// Whether [`Simd::dot`] takes all eight bits of a byte; else a product takes four bits at a time.
@@ -51,8 +55,8 @@ pub(in crate::backend::cpu) trait Simd: Copy {
     fn abs(self, values: Self::Floats) -> Self::Floats;
     /// To the nearest whole number, ties to even.
     fn round(self, values: Self::Floats) -> Self::Floats;
-    /// `2^n` for whole numbers in -126..=127.
-    fn exp2_whole(self, exponents: Self::Floats) -> Self::Floats;
+    /// `values * 2^n` for whole numbers in -126..=127.
+    fn times_exp2(self, values: Self::Floats, exponents: Self::Floats) -> Self::Floats;
     /// Lanes from `count` on become `other`.
     fn keep_first(self, values: Self::Floats, count: usize, other: f32) -> Self::Floats;
     /// Added in pairs: halves, quarters, and so on.
@@ -73,6 +77,18 @@ pub(in crate::backend::cpu) trait Simd: Copy {
     fn dot<const BITS: u32>(self, sums: Self::Ints, bytes: Self::Bytes, quad: [i8; 4]) -> Self::Ints;
     /// The sums times `scale`, which has no more than 22 significant bits; rounded once.
     fn scale_dots<const BITS: u32>(self, sums: Self::Ints, scale: Self::Floats) -> Self::Floats;
+
+    /// Pairs of `i16`, the first one the low half of its unit.
+    fn load_pairs(self, pairs: &[u32; LANES]) -> Self::Pairs;
+    /// Sums of [`Simd::dot_pairs`] to begin with.
+    fn no_pairs(self) -> Self::Ints;
+    /// Adds to each lane the two products of its pair with `pair`; exact if no sum is beyond an `i32`.
+    fn dot_pairs(self, sums: Self::Ints, pairs: Self::Pairs, pair: u32) -> Self::Ints;
+    /// To the nearest whole number in -32768..=32767, ties to even, neighbours in pairs.
+    fn to_pairs(self, values: Self::Floats) -> [u32; LANES / 2];
+    /// Of sums of [`Simd::dot_pairs`].
+    fn to_floats(self, sums: Self::Ints) -> Self::Floats;
+
     /// The same sums, which the compiler may not compute later than those that are passed here later.
     ///
     /// Left to itself it does one row after another, and each `dot` waits for the one before it.
@@ -124,7 +140,7 @@ pub(super) fn exp<S: Simd>(simd: S, x: S::Floats) -> S::Floats {
     const COEFFICIENTS: [f32; 6] =
         [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
     let x = simd.max(simd.min(x, simd.splat(88.0)), simd.splat(-87.0));
-    let exponent = simd.round(simd.mul(x, simd.splat(std::f32::consts::LOG2_E)));
+    let exponent = simd.round(simd.mul(x, simd.splat(LOG2_E)));
     let rest = simd.mul_add(exponent, simd.splat(-0.693_359_375), x);
     let rest = simd.mul_add(exponent, simd.splat(2.121_944_4e-4), rest);
     let mut value = simd.splat(COEFFICIENTS[0]);
@@ -132,5 +148,23 @@ pub(super) fn exp<S: Simd>(simd: S, x: S::Floats) -> S::Floats {
         value = simd.mul_add(value, rest, simd.splat(*coefficient));
     }
     let value = simd.mul_add(value, simd.mul(rest, rest), simd.add(rest, simd.splat(1.0)));
-    simd.mul(value, simd.exp2_whole(exponent))
+    simd.times_exp2(value, exponent)
+}
+
+/// `2^x`, to about 2 units in the last place; beyond -126 to 127 it is taken to be that.
+///
+/// Source: `exp2f` of the Cephes library.
+#[inline(always)]
+#[expect(clippy::excessive_precision, reason = "as Cephes writes them")]
+pub(super) fn exp2<S: Simd>(simd: S, x: S::Floats) -> S::Floats {
+    const COEFFICIENTS: [f32; 6] =
+        [1.535_336_2e-4, 1.339_887_4e-3, 9.618_437_4e-3, 5.550_332_5e-2, 0.240_226_48, LN_2];
+    let x = simd.max(simd.min(x, simd.splat(127.0)), simd.splat(-126.0));
+    let exponent = simd.round(x);
+    let rest = simd.sub(x, exponent);
+    let mut value = simd.splat(COEFFICIENTS[0]);
+    for coefficient in &COEFFICIENTS[1..] {
+        value = simd.mul_add(value, rest, simd.splat(*coefficient));
+    }
+    simd.times_exp2(simd.mul_add(value, rest, simd.splat(1.0)), exponent)
 }

@@ -1,8 +1,8 @@
 //! Every instruction set this CPU has, against plain arithmetic.
 
 use super::{
-    Attend, BLOCK_LEN, Bf16Bits, Block, Element, Finish, FloatProduct, Gate, HalfBits, IntegerProduct, Isa,
-    LANES, Quantise, Query, RmsNorm,
+    Attend, BLOCK_LEN, Bf16Bits, Block, Element, Finish, FloatProduct, Gate, HalfBits, HeadShape,
+    IntegerProduct, Isa, Keep, Kept, LANES, MAX_HEAD_DIM, POSITIONS_PER_BLOCK, Quantise, Query, RmsNorm,
 };
 #[cfg(target_arch = "x86_64")]
 use super::{BF16_INPUTS, Bf16Dots, Bf16Product};
@@ -317,59 +317,123 @@ fn norms_and_gates_are_close() {
     }
 }
 
-fn check_attention<E: Element>(store: fn(f32) -> E, load: fn(E) -> f32, head_dim: usize) {
-    const POSITIONS: usize = 304;
-    let padded_dim = head_dim.next_multiple_of(LANES);
-    let mut keys: Vec<E> = noise(POSITIONS * head_dim, 1).into_iter().map(store).collect();
-    let mut values: Vec<E> = noise(POSITIONS * padded_dim, 2).into_iter().map(store).collect();
-    // What lies behind the longest query must not be seen.
-    let longest = 301;
-    for position in longest..POSITIONS {
-        for dim in 0..head_dim {
-            keys[(position / 16 * head_dim + dim) * 16 + position % 16] = store(60_000.0);
-        }
-        values[position * padded_dim..][..padded_dim].fill(store(60_000.0));
+/// Keys and values of one head, kept position by position.
+struct Kv<E> {
+    blocks: Vec<E>,
+    shape: HeadShape,
+}
+
+impl<E: Kept> Kv<E> {
+    fn new(head_dim: usize, positions: usize) -> Self {
+        let shape = HeadShape::new(head_dim);
+        let len = positions.div_ceil(POSITIONS_PER_BLOCK) * shape.block_len::<E>();
+        Self { blocks: vec![E::default(); len], shape }
     }
-    let lens = [1, 15, 16, 17, 127, 128, 129, 256, 300, longest];
-    let queries: Vec<Vec<f32>> = (0..lens.len()).map(|idx| noise(head_dim, 10 + idx as u64)).collect();
+
+    fn keep(&mut self, isa: Isa, position: usize, key: &[f32], value: &[f32]) {
+        let len = self.shape.block_len::<E>();
+        let block = &mut self.blocks[position / POSITIONS_PER_BLOCK * len..][..len];
+        isa.run(Keep { key, value, block, position: position % POSITIONS_PER_BLOCK });
+    }
+
+    /// What each query finds, as wide as the head.
+    fn attend(&self, isa: Isa, queries: &[Query<'_>]) -> Vec<Vec<f32>> {
+        let Self { blocks, shape } = self;
+        let HeadShape { head_dim, padded_dim } = *shape;
+        let mut output = vec![f32::NAN; queries.len() * padded_dim];
+        isa.run(Attend { queries, blocks, shape: *shape, output: &mut output });
+        output.chunks_exact(padded_dim).map(|found| found[..head_dim].to_vec()).collect()
+    }
+}
+
+fn check_attention<E: Kept>(head_dim: usize, tolerance: f64) {
+    const LENS: [usize; 10] = [1, 15, 16, 17, 127, 128, 129, 256, 300, 301];
+    const LONGEST: usize = 301;
+    let head = |idx: usize, salt: u64| noise(head_dim, salt + idx as u64);
+    // Of different sizes: each has a scale of its own.
+    let value =
+        |idx: usize| head(idx, 2000).into_iter().map(move |value| value * 4f32.powi(idx as i32 % 5 - 4));
+    let (keys, values): (Vec<_>, Vec<_>) =
+        (0..LONGEST).map(|idx| (head(idx, 1000), value(idx).collect::<Vec<f32>>())).unzip();
+    // Scaled as a model's are: what is lost of a score is a part of the product of two lengths.
+    let scale = 1.0 / (head_dim as f32).sqrt();
+    let queries = LENS.map(|len| head(len, 3000).into_iter().map(|value| value * scale).collect::<Vec<_>>());
     let expected = |query: usize| -> Vec<f64> {
-        let score = |position: usize| -> f64 {
-            let key = |dim: usize| keys[(position / 16 * head_dim + dim) * 16 + position % 16];
-            let product = |dim: usize| f64::from(load(key(dim))) * f64::from(queries[query][dim]);
-            (0..head_dim).map(product).sum()
+        let score = |key: &Vec<f32>| -> f64 {
+            key.iter().zip(&queries[query]).map(|(&key, &query)| f64::from(key) * f64::from(query)).sum()
         };
-        let weights: Vec<f64> = (0..lens[query]).map(|position| score(position).exp()).collect();
+        let weights: Vec<f64> = keys[..LENS[query]].iter().map(|key| score(key).exp2()).collect();
         let total: f64 = weights.iter().sum();
         let mixed = |dim: usize| -> f64 {
-            let value = |position: usize| f64::from(load(values[position * padded_dim + dim]));
-            weights.iter().enumerate().map(|(position, weight)| weight * value(position)).sum()
+            weights.iter().zip(&values).map(|(weight, value)| weight * f64::from(value[dim])).sum()
         };
-        (0..padded_dim).map(|dim| mixed(dim) / total).collect()
+        (0..head_dim).map(|dim| mixed(dim) / total).collect()
     };
     for isa in Isa::available() {
+        let mut kv = Kv::<E>::new(head_dim, LONGEST);
+        for (position, (key, value)) in keys.iter().zip(&values).enumerate() {
+            kv.keep(isa, position, key, value);
+        }
+        // What lies behind the longest query must not be seen.
+        for position in LONGEST..LONGEST.next_multiple_of(POSITIONS_PER_BLOCK) {
+            kv.keep(isa, position, &vec![60_000.0; head_dim], &vec![60_000.0; head_dim]);
+        }
         let run = |which: std::ops::Range<usize>| {
             let queries: Vec<_> =
-                which.map(|idx| Query { values: &queries[idx], positions: lens[idx] }).collect();
-            let mut output = vec![0.0; queries.len() * padded_dim];
-            let (keys, values) = (&keys[..], &values[..]);
-            isa.run(Attend { queries: &queries, keys, values, padded_dim, output: &mut output });
-            output
+                which.map(|idx| Query { values: &queries[idx], positions: LENS[idx] }).collect();
+            kv.attend(isa, &queries)
         };
-        let all = run(0..lens.len());
-        for query in 0..lens.len() {
-            let found = &all[query * padded_dim..][..padded_dim];
-            assert_close(found, &expected(query), 3e-6);
-            assert!(run(query..query + 1) == found, "{isa:?}: a query alone finds something else");
+        let all = run(0..LENS.len());
+        for query in 0..LENS.len() {
+            assert_close(&all[query], &expected(query), tolerance);
+            assert!(
+                run(query..query + 1) == all[query..=query],
+                "{isa:?}: a query alone finds something else"
+            );
         }
-        assert!(run(3..7) == all[3 * padded_dim..7 * padded_dim], "{isa:?}: others beside it matter");
+        assert!(run(3..7) == all[3..7], "{isa:?}: others beside it matter");
     }
 }
 
 #[test]
 fn attention_is_close_and_others_do_not_matter() {
-    let (store, load) = (|value| f16::from_f32(value).to_bits(), |bits| f16::from_bits(bits).to_f32());
-    for head_dim in [8, 64, 80] {
-        check_attention::<f32>(|value| value, |value| value, head_dim);
-        check_attention::<HalfBits>(store, load, head_dim);
+    for head_dim in [8, 64, 80, MAX_HEAD_DIM] {
+        check_attention::<f32>(head_dim, 3e-6);
+        check_attention::<u32>(head_dim, 2e-4);
+    }
+}
+
+/// Where sums are as large as they can be, and where there is nothing.
+#[test]
+fn sums_of_kept_pairs_do_not_overflow() {
+    const POSITIONS: usize = 256;
+    for (isa, size) in Isa::available().flat_map(|isa| [0.0, 1e-25, 1.0, 1e15].map(|size| (isa, size))) {
+        let head = vec![size; MAX_HEAD_DIM];
+        let mut kv = Kv::<u32>::new(MAX_HEAD_DIM, POSITIONS);
+        (0..POSITIONS).for_each(|position| kv.keep(isa, position, &head, &head));
+        // All scores are the same, and so are all weights.
+        let small = vec![1e-3 / size.max(1.0); MAX_HEAD_DIM];
+        let found = kv.attend(isa, &[Query { values: &small, positions: POSITIONS }; 7]);
+        for found in found {
+            let expected = vec![f64::from(size); MAX_HEAD_DIM];
+            assert_close(&found, &expected, 1e-4 * f64::from(size.clamp(1e-6, 1.0)));
+        }
+    }
+}
+
+#[test]
+fn a_head_that_is_no_number_harms_no_other() {
+    for isa in Isa::available() {
+        for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX] {
+            let mut kv = Kv::<u32>::new(64, 3);
+            kv.keep(isa, 0, &[1.0; 64], &[0.5; 64]);
+            kv.keep(isa, 1, &[wrong; 64], &[wrong; 64]);
+            kv.keep(isa, 2, &[wrong; 64], &[wrong; 64]);
+            let query = [0.1; 64];
+            let [alone, both] = [1, 3].map(|positions| Query { values: &query, positions });
+            let found = kv.attend(isa, &[alone, both]);
+            assert_close(&found[0], &[0.5; 64], 1e-4);
+            assert_eq!(kv.attend(isa, &[alone])[0], found[0], "{isa:?}");
+        }
     }
 }
