@@ -2,13 +2,15 @@
 //!
 //! A step has hundreds of stages of a few microseconds each, so between them the threads spin; one that
 //! has had nothing to do for [`SPIN`] sleeps until it is woken, so that an idle server uses no CPU. Each
-//! task is taken by whoever is free, and what a task computes does not depend on who takes it.
+//! thread has neighbouring tasks for its own, whose weights it reads one after another, and when these are
+//! done takes what is left of the others'; what a task computes does not depend on who takes it.
 
 #![expect(unsafe_code, reason = "threads that outlive a call run a closure that it borrows")]
 
 use super::view::ViewMut;
 use std::{
     cell::UnsafeCell,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -61,11 +63,10 @@ pub(super) struct Pool {
 }
 
 /// Each field in a cache line of its own: threads wait on them.
-#[derive(Default)]
 struct Shared {
     state: Line<AtomicU64>,
-    /// The next task to be taken.
-    next: Line<AtomicUsize>,
+    /// Of each thread's share of the tasks, the next one to be taken.
+    next: Box<[Line<AtomicUsize>]>,
     job: Line<UnsafeCell<Option<Job>>>,
     sleepers: Line<AtomicUsize>,
     panicked: AtomicBool,
@@ -100,11 +101,11 @@ impl Pool {
     }
 
     pub(super) fn with_threads(threads: usize) -> std::io::Result<Self> {
-        let mut pool = Self { shared: Arc::default(), workers: Vec::new() };
-        for _ in 1..threads {
+        let mut pool = Self { shared: Arc::new(Shared::new(threads)), workers: Vec::new() };
+        for thread in 1..threads {
             let shared = Arc::clone(&pool.shared);
             let builder = thread::Builder::new().name("mondai-cpu".to_owned());
-            pool.workers.push(builder.spawn(move || shared.work())?);
+            pool.workers.push(builder.spawn(move || shared.work(thread))?);
         }
         Ok(pool)
     }
@@ -120,7 +121,7 @@ impl Tasks for Pool {
             return (0..tasks).for_each(task);
         }
         let open = Open::new(self, tasks, task);
-        open.shared.take_tasks(tasks, task);
+        open.shared.take_tasks(0, tasks, task);
         drop(open);
         assert!(!self.shared.panicked.swap(false, Ordering::Relaxed), "a task of another thread panicked");
     }
@@ -151,7 +152,9 @@ impl<'a> Open<'a> {
             unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(task) };
         // SAFETY: the last job is closed and nobody is at it, so nobody reads this.
         unsafe { *shared.job.0.get() = Some(Job { run, tasks }) };
-        shared.next.0.store(0, Ordering::Relaxed);
+        for (thread, next) in shared.next.iter().enumerate() {
+            next.0.store(shared.share(thread, tasks).start, Ordering::Relaxed);
+        }
         let number = (shared.state.0.load(Ordering::Relaxed) / NUMBER) as u32;
         // With `SeqCst` either a thread that goes to sleep sees the job, or this sees that it sleeps.
         shared.state.0.store(u64::from(number.wrapping_add(1)) * NUMBER + OPEN, Ordering::SeqCst);
@@ -173,7 +176,24 @@ impl Drop for Open<'_> {
 }
 
 impl Shared {
-    fn work(&self) {
+    fn new(threads: usize) -> Self {
+        Self {
+            state: Line::default(),
+            next: (0..threads.max(1)).map(|_| Line::default()).collect(),
+            job: Line::default(),
+            sleepers: Line::default(),
+            panicked: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// The tasks that a thread begins with.
+    fn share(&self, thread: usize, tasks: usize) -> Range<usize> {
+        let threads = self.next.len();
+        tasks * thread / threads..tasks * (thread + 1) / threads
+    }
+
+    fn work(&self, thread: usize) {
         let mut last = 0;
         while let Some(number) = self.join(last) {
             last = number;
@@ -181,20 +201,24 @@ impl Shared {
             let Some(Job { run, tasks }) = (unsafe { *self.job.0.get() }) else { unreachable!("it is open") };
             // SAFETY: as above; the closure outlives the job.
             let run = unsafe { &*run };
-            if catch_unwind(AssertUnwindSafe(|| self.take_tasks(tasks, run))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| self.take_tasks(thread, tasks, run))).is_err() {
                 self.panicked.store(true, Ordering::Relaxed);
             }
             self.state.0.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
-    fn take_tasks(&self, tasks: usize, run: &(dyn Fn(usize) + Sync)) {
-        loop {
-            let task = self.next.0.fetch_add(1, Ordering::Relaxed);
-            if task >= tasks {
-                return;
+    fn take_tasks(&self, thread: usize, tasks: usize, run: &(dyn Fn(usize) + Sync)) {
+        let threads = self.next.len();
+        for share in (thread..threads).chain(0..thread) {
+            let end = self.share(share, tasks).end;
+            loop {
+                let task = self.next[share].0.fetch_add(1, Ordering::Relaxed);
+                if task >= end {
+                    break;
+                }
+                run(task);
             }
-            run(task);
         }
     }
 
