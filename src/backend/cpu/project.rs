@@ -10,7 +10,7 @@ use super::{
 use std::ops::Range;
 
 /// Tasks for each thread, so that one who is kept from work holds up little.
-const TASKS_PER_THREAD: usize = 4;
+const TASKS_PER_THREAD: usize = 8;
 /// A task's weights should stay in its thread's second cache while all rows pass them.
 const MAX_PANELS_PER_TASK: usize = 32;
 
