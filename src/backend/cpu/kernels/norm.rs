@@ -2,8 +2,9 @@
 
 use super::{
     block::{BLOCK_LEN, Block, load_pair},
-    simd::{Kernel, LANES, Simd, exp},
+    simd::{Kernel, LANES, Simd, exp2},
 };
+use std::f32::consts::LOG2_E;
 
 /// `x / sqrt(mean(x²) + epsilon) * weight` of one row, as floats, blocks or both.
 pub(in crate::backend::cpu) struct RmsNorm<'a> {
@@ -78,6 +79,6 @@ impl Kernel for Gate<'_> {
 
 #[inline(always)]
 fn silu_times<S: Simd>(simd: S, gate: S::Floats, up: S::Floats) -> S::Floats {
-    let decay = exp(simd, simd.sub(simd.splat(0.0), gate));
+    let decay = exp2(simd, simd.mul(gate, simd.splat(-LOG2_E)));
     simd.mul(simd.div(gate, simd.add(simd.splat(1.0), decay)), up)
 }

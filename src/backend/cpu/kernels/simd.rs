@@ -4,7 +4,7 @@
 //! to call. They are inlined into the function that [`Simd::vectorize`] compiles for the instruction
 //! set, and so must be everything between that function and them.
 
-use std::f32::consts::{LN_2, LOG2_E};
+use std::f32::consts::LN_2;
 
 /// Values side by side in one [`Simd::Floats`].
 pub(in crate::backend::cpu) const LANES: usize = 16;
@@ -129,26 +129,6 @@ impl Element for Bf16Bits {
     fn load<S: Simd>(simd: S, values: &[Self; LANES]) -> S::Floats {
         simd.load_bf16(&values.map(|value| value.0))
     }
-}
-
-/// `e^x`, to about 2 units in the last place; below -87 it is taken to be -87.
-///
-/// Source: `expf` of the Cephes library.
-#[inline(always)]
-#[expect(clippy::excessive_precision, reason = "ln 2 in two parts, as Cephes writes them")]
-pub(super) fn exp<S: Simd>(simd: S, x: S::Floats) -> S::Floats {
-    const COEFFICIENTS: [f32; 6] =
-        [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
-    let x = simd.max(simd.min(x, simd.splat(88.0)), simd.splat(-87.0));
-    let exponent = simd.round(simd.mul(x, simd.splat(LOG2_E)));
-    let rest = simd.mul_add(exponent, simd.splat(-0.693_359_375), x);
-    let rest = simd.mul_add(exponent, simd.splat(2.121_944_4e-4), rest);
-    let mut value = simd.splat(COEFFICIENTS[0]);
-    for coefficient in &COEFFICIENTS[1..] {
-        value = simd.mul_add(value, rest, simd.splat(*coefficient));
-    }
-    let value = simd.mul_add(value, simd.mul(rest, rest), simd.add(rest, simd.splat(1.0)));
-    simd.times_exp2(value, exponent)
 }
 
 /// `2^x`, to about 2 units in the last place; beyond -126 to 127 it is taken to be that.
