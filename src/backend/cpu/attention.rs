@@ -173,7 +173,8 @@ impl Attention {
     ) {
         type QueryHeads = [f32; MAX_QUERIES * MAX_HEAD_DIM];
         thread_local! {
-            /// Queries, and what they find. Kept for the next ones: to clear it takes as long as to look at a few positions.
+            /// Queries, and what they find. Kept for the next ones: to clear it takes as long as to look at
+            /// a few positions.
             static PREPARED: RefCell<[QueryHeads; 2]> = const { RefCell::new([[0.0; _]; 2]) };
         }
         let AttentionShape { heads, kv_heads, head_dim, scale } = self.shape;

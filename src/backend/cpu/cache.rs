@@ -27,7 +27,7 @@ impl Cache {
         })
     }
 
-    /// Copies the first `len` positions; those that share their block of keys come along.
+    /// Copies the first `len` positions; those that share their block come along.
     pub(super) fn copy_prefix(&mut self, from: Slot, to: Slot, len: usize) {
         match self {
             Self::Pairs(cache) => cache.copy_prefix(from, to, len),
@@ -98,15 +98,20 @@ impl<E: Kept> KvCache<E> {
     /// The memory of one head of one slot.
     pub(super) fn slot(&self, layer: usize, head: usize, slot: Slot) -> &[E] {
         let Layer { units, start } = &self.layers[layer];
-        &units[start + (head * self.slots + slot.0) * self.shape.len::<E>()..][..self.shape.len::<E>()]
+        &units[start + self.place(head, slot)..][..self.shape.len::<E>()]
+    }
+
+    /// Where the memory of one head of one slot begins in a layer's.
+    fn place(&self, head: usize, slot: Slot) -> usize {
+        (head * self.slots + slot.0) * self.shape.len::<E>()
     }
 
     fn copy_prefix(&mut self, from: Slot, to: Slot, len: usize) {
         let used = len.div_ceil(POSITIONS_PER_BLOCK) * self.shape.head.block_len::<E>();
-        for Layer { units, start } in &mut self.layers {
-            for head in 0..self.kv_heads {
-                let place = |slot: Slot| *start + (head * self.slots + slot.0) * self.shape.len::<E>();
-                units.copy_within(place(from)..place(from) + used, place(to));
+        for head in 0..self.kv_heads {
+            let [from, to] = [from, to].map(|slot| self.place(head, slot));
+            for Layer { units, start } in &mut self.layers {
+                units.copy_within(*start + from..*start + from + used, *start + to);
             }
         }
     }

@@ -61,7 +61,7 @@ pub(super) enum Stage {
         sources: [(FloatsId, usize); 3],
         output: FloatsId,
     },
-    /// From here on the rows are those whose logits are wanted.
+    /// From the first one on the rows are those whose logits are wanted.
     Select {
         input: FloatsId,
         output: FloatsId,

@@ -62,7 +62,7 @@ pub(super) struct Pool {
     workers: Vec<JoinHandle<()>>,
 }
 
-/// Each field in a cache line of its own: threads wait on them.
+/// What threads wait on is in cache lines of its own.
 struct Shared {
     state: Line<AtomicU64>,
     /// Of each thread's share of the tasks, the next one to be taken.
@@ -179,7 +179,7 @@ impl Shared {
     fn new(threads: usize) -> Self {
         Self {
             state: Line::default(),
-            next: (0..threads.max(1)).map(|_| Line::default()).collect(),
+            next: (0..threads).map(|_| Line::default()).collect(),
             job: Line::default(),
             sleepers: Line::default(),
             panicked: AtomicBool::new(false),
@@ -211,13 +211,13 @@ impl Shared {
     fn take_tasks(&self, thread: usize, tasks: usize, run: &(dyn Fn(usize) + Sync)) {
         let threads = self.next.len();
         for share in (thread..threads).chain(0..thread) {
-            let end = self.share(share, tasks).end;
-            loop {
-                let task = self.next[share].0.fetch_add(1, Ordering::Relaxed);
-                if task >= end {
-                    break;
+            let (next, end) = (&self.next[share].0, self.share(share, tasks).end);
+            // It is looked at first: most shares are done by then, and writing would take the line from the others.
+            while next.load(Ordering::Relaxed) < end {
+                let task = next.fetch_add(1, Ordering::Relaxed);
+                if task < end {
+                    run(task);
                 }
-                run(task);
             }
         }
     }

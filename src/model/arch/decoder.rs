@@ -27,7 +27,7 @@ pub(super) fn decoder(
         let inputs = attention_inputs(&mut graph, normed);
         let mut attended = graph.attention(inputs, attention_shape);
         if layer + 1 == layers {
-            // Nothing reads the other rows of the last layer but its own keys and values.
+            // Of this layer's other rows nobody reads more than their keys and values.
             (attended, hidden) = (graph.select_rows(attended), graph.select_rows(hidden));
         }
         let output = graph.linear(attended, Part::AttentionOutput, None, width);

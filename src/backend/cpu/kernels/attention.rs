@@ -4,8 +4,9 @@
 //! Gimelshein, arXiv:1805.02867), so that scores never leave the first cache. Chunks begin at fixed
 //! positions: what a query finds depends on its own positions alone.
 //!
-//! Keys and values are kept in blocks of sixteen positions, the values behind their keys, in one of two forms
-//! ([`Kept`]): what a query reads is one piece of memory, since to begin another takes as long as to read ten kilobytes.
+//! Keys and values are kept in blocks of sixteen positions, the values behind their keys, in one of two
+//! forms ([`Kept`]): what a query reads is one piece of memory, since to begin another takes as long as to
+//! read ten kilobytes.
 
 use super::simd::{Kernel, LANES, Simd, exp2};
 
@@ -13,7 +14,7 @@ use super::simd::{Kernel, LANES, Simd, exp2};
 pub(in crate::backend::cpu) const POSITIONS_PER_BLOCK: usize = LANES;
 /// Positions whose scores are had at once.
 pub(super) const CHUNK: usize = 128;
-const BLOCKS_PER_CHUNK: usize = CHUNK / POSITIONS_PER_BLOCK;
+pub(super) const BLOCKS_PER_CHUNK: usize = CHUNK / POSITIONS_PER_BLOCK;
 /// Heads are prepared in fixed memory.
 pub(in crate::backend::cpu) const MAX_HEAD_DIM: usize = 256;
 /// Queries that share each key and value they read.
@@ -50,8 +51,6 @@ pub(in crate::backend::cpu) trait Kept:
 {
     /// A query as it meets keys.
     type Query<'a>: Copy;
-    /// Whether values have scales, which go into their weights.
-    const SCALED: bool;
 
     /// Units that the keys of a block take.
     fn keys_len(head_dim: usize) -> usize;
@@ -73,8 +72,8 @@ pub(in crate::backend::cpu) trait Kept:
         scores: &mut [Scores; QUERIES],
     );
 
-    /// Of the values of the first block, if they have any.
-    fn value_scales(blocks: &[Self], shape: HeadShape) -> [f32; POSITIONS_PER_BLOCK];
+    /// Of the values of the first block, in the form that has scales: they go into the weights.
+    fn value_scales(blocks: &[Self], shape: HeadShape) -> Option<[f32; POSITIONS_PER_BLOCK]>;
 
     /// Multiplies what a chunk's queries have found before with their factors, and adds the chunk's weighted values;
     /// `VECTORS` vectors of the output at a time.
@@ -118,7 +117,7 @@ pub(in crate::backend::cpu) struct Chunk<'a, E, const QUERIES: usize> {
 /// What is known of a query's weights in a chunk.
 #[derive(Clone, Copy)]
 pub(super) struct Found {
-    /// How many there are; others are anything.
+    /// How many there are. The others are 0 to the end of their block, and anything behind it.
     pub(super) seen: usize,
     /// What earlier chunks yielded is to be multiplied with.
     pub(super) factor: f32,
@@ -254,7 +253,7 @@ fn softmax<S: Simd, E: Kept>(
     }
     let now_largest = simd.maximum(maxima);
     let before = simd.splat(*largest - now_largest);
-    // The first chunk has nothing before it; its difference is an infinity, which `exp2` cuts off.
+    // The first chunk has nothing before it.
     let factor = if *largest == f32::NEG_INFINITY { 0.0 } else { simd.maximum(exp2(simd, before)) };
     *largest = now_largest;
     *total = simd.mul(*total, simd.splat(factor));
@@ -263,14 +262,12 @@ fn softmax<S: Simd, E: Kept>(
         let weights = exp2(simd, simd.sub(simd.load(block), simd.splat(now_largest)));
         let mut weights = simd.keep_first(weights, seen - idx * LANES, 0.0);
         *total = simd.add(*total, weights);
-        if E::SCALED {
-            weights =
-                simd.mul(weights, simd.load(&E::value_scales(&kept[idx * shape.block_len::<E>()..], shape)));
+        if let Some(scales) = E::value_scales(&kept[idx * shape.block_len::<E>()..], shape) {
+            weights = simd.mul(weights, simd.load(&scales));
             sums = simd.add(sums, weights);
             maxima = simd.max(maxima, weights);
         }
         simd.store(weights, block);
     }
-    let (sum, largest) = if E::SCALED { (simd.sum(sums), simd.maximum(maxima)) } else { (0.0, 0.0) };
-    Found { seen, factor, sum, largest }
+    Found { seen, factor, sum: simd.sum(sums), largest: simd.maximum(maxima) }
 }

@@ -9,7 +9,6 @@ use super::{
 
 impl Kept for f32 {
     type Query<'a> = &'a [f32];
-    const SCALED: bool = false;
 
     #[inline(always)]
     fn keys_len(head_dim: usize) -> usize {
@@ -78,8 +77,8 @@ impl Kept for f32 {
     }
 
     #[inline(always)]
-    fn value_scales(_blocks: &[f32], _shape: HeadShape) -> [f32; POSITIONS_PER_BLOCK] {
-        [1.0; POSITIONS_PER_BLOCK]
+    fn value_scales(_blocks: &[f32], _shape: HeadShape) -> Option<[f32; POSITIONS_PER_BLOCK]> {
+        None
     }
 
     #[inline(always)]

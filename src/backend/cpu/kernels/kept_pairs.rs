@@ -4,19 +4,22 @@
 //! None overflows:
 //!
 //! - a key is scaled to a length of 32,767, and so is a query: their product is at most the product of their lengths
-//!   (Cauchy and Schwarz), which is less than 2^30;
-//! - a value's largest number becomes 8,191, and the weights of a chunk, each with its value's scale in it, are scaled to
-//!   a sum of 2^18 at most: less than 2^31.
+//!   (Cauchy and Schwarz), hardly more than 2^30 when both have been rounded;
+//! - a value's largest number becomes 8,191, and the weights of a chunk, each with its value's scale in it, are
+//!   scaled to a sum of 2^18 at most: less than 2^31.
 //!
-//! What is lost is what `f16` would lose, a few 10,000ths: keys are rounded to a 65,534th of their length, values to a
-//! 16,382nd of their largest number.
+//! Keys and values lose what `f16` would lose, a few 10,000ths: they are rounded to a 65,534th of a key's length and a
+//! 16,382nd of a value's largest number. So are queries, to a 65,534th of their length, and weights, to a 65,534th of
+//! the largest or a 500,000th of their sum, whichever is more.
 //!
 //! The keys of a block are `[head_dim / 2, 16]` units, each two neighbouring dimensions of a position, then 16 scales; its
 //! values are `[8, padded_dim]` units, each two neighbouring positions of a dimension, then 16 scales. A scale is the
 //! bits of an `f32`.
 
 use super::{
-    attention::{CHUNK, Chunk, Found, HeadShape, Keep, Kept, MAX_HEAD_DIM, POSITIONS_PER_BLOCK, Scores},
+    attention::{
+        BLOCKS_PER_CHUNK, Chunk, Found, HeadShape, Keep, Kept, MAX_HEAD_DIM, POSITIONS_PER_BLOCK, Scores,
+    },
     simd::{LANES, Simd},
 };
 
@@ -32,7 +35,6 @@ const SUM_OF_WEIGHTS: f32 = (1 << 18) as f32 - 256.0;
 const BOUND: f32 = 1e18;
 
 const PAIRS_PER_BLOCK: usize = POSITIONS_PER_BLOCK / 2;
-const CHUNK_BLOCKS: usize = CHUNK / POSITIONS_PER_BLOCK;
 
 /// A head as pairs of neighbouring dimensions.
 type Pairs = [[u32; LANES / 2]; MAX_HEAD_DIM / LANES];
@@ -45,7 +47,6 @@ pub(in crate::backend::cpu) struct PairQuery {
 
 impl Kept for u32 {
     type Query<'a> = PairQuery;
-    const SCALED: bool = true;
 
     #[inline(always)]
     fn keys_len(head_dim: usize) -> usize {
@@ -92,7 +93,9 @@ impl Kept for u32 {
             let vector = vector(simd, values, idx);
             squares = simd.mul_add(vector, vector, squares);
         }
-        let factor = inverse(LENGTH, simd.sum(squares).sqrt());
+        // Smaller squares are not what they should be: a length would come out too small, and the numbers too large.
+        let squares = simd.sum(squares);
+        let factor = inverse(LENGTH, if squares > 1e-30 { squares.sqrt() } else { 0.0 });
         PairQuery { pairs: to_pairs(simd, values, factor), scale: inverse(1.0, factor) }
     }
 
@@ -139,9 +142,9 @@ impl Kept for u32 {
     }
 
     #[inline(always)]
-    fn value_scales(blocks: &[u32], shape: HeadShape) -> [f32; POSITIONS_PER_BLOCK] {
+    fn value_scales(blocks: &[u32], shape: HeadShape) -> Option<[f32; POSITIONS_PER_BLOCK]> {
         let scales = blocks[..shape.block_len::<u32>()].last_chunk::<POSITIONS_PER_BLOCK>();
-        scales.expect("a block ends with them").map(f32::from_bits)
+        Some(scales.expect("a block ends with them").map(f32::from_bits))
     }
 
     #[inline(always)]
@@ -156,7 +159,7 @@ impl Kept for u32 {
         // Between the values of two blocks: scales, and keys.
         let gap = shape.block_len::<u32>() / LANES - PAIRS_PER_BLOCK * row_len;
         let (mut longest, mut scales, mut factors) = (0, [0.0; QUERIES], [0.0; QUERIES]);
-        let mut numbers = [[[0; PAIRS_PER_BLOCK]; CHUNK_BLOCKS]; QUERIES];
+        let mut numbers = [[[0; PAIRS_PER_BLOCK]; BLOCKS_PER_CHUNK]; QUERIES];
         for query in 0..QUERIES {
             let Found { seen, factor, sum, largest } = found[query];
             longest = longest.max(seen);
@@ -184,7 +187,7 @@ impl Kept for u32 {
 }
 
 struct Weighted<'a, const QUERIES: usize> {
-    numbers: &'a [[[u32; PAIRS_PER_BLOCK]; CHUNK_BLOCKS]; QUERIES],
+    numbers: &'a [[[u32; PAIRS_PER_BLOCK]; BLOCKS_PER_CHUNK]; QUERIES],
     scales: &'a [f32; QUERIES],
     factors: &'a [f32; QUERIES],
     pairs: usize,
@@ -232,13 +235,13 @@ impl<const QUERIES: usize> Weighted<'_, QUERIES> {
     }
 }
 
-/// What makes `largest` become `to`; nothing is made of what is as good as nothing.
+/// `to / from`; nothing is made of what is as good as nothing, or no number.
 #[inline(always)]
-fn inverse(to: f32, largest: f32) -> f32 {
-    if largest > 1e-30 { to / largest } else { 0.0 }
+fn inverse(to: f32, from: f32) -> f32 {
+    if from > 1e-30 { to / from } else { 0.0 }
 }
 
-/// The values of a head from `idx * 16` on: zeros behind the last, and none beyond [`BOUND`].
+/// The values of a head from `idx * 16` on: zeros behind the last, none beyond [`BOUND`], and what is no number is it.
 #[inline(always)]
 fn vector<S: Simd>(simd: S, values: &[f32], idx: usize) -> S::Floats {
     let rest = &values[idx * LANES..];

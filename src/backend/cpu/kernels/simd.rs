@@ -135,7 +135,7 @@ impl Element for Bf16Bits {
 ///
 /// Source: `exp2f` of the Cephes library.
 #[inline(always)]
-#[expect(clippy::excessive_precision, reason = "as Cephes writes them")]
+#[expect(clippy::excessive_precision, reason = "as Cephes has them, cut to what an `f32` takes")]
 pub(super) fn exp2<S: Simd>(simd: S, x: S::Floats) -> S::Floats {
     const COEFFICIENTS: [f32; 6] =
         [1.535_336_2e-4, 1.339_887_4e-3, 9.618_437_4e-3, 5.550_332_5e-2, 0.240_226_48, LN_2];

@@ -371,6 +371,10 @@ fn check_attention<E: Kept>(head_dim: usize, tolerance: f64) {
     };
     for isa in Isa::available() {
         let mut kv = Kv::<E>::new(head_dim, LONGEST);
+        // What was there before leaves nothing.
+        for position in 0..LONGEST {
+            kv.keep(isa, position, &vec![7.0; head_dim], &vec![-9.0; head_dim]);
+        }
         for (position, (key, value)) in keys.iter().zip(&values).enumerate() {
             kv.keep(isa, position, key, value);
         }
@@ -397,16 +401,25 @@ fn check_attention<E: Kept>(head_dim: usize, tolerance: f64) {
 
 #[test]
 fn attention_is_close_and_others_do_not_matter() {
-    for head_dim in [8, 64, 80, MAX_HEAD_DIM] {
+    for head_dim in [8, 24, 64, 80, MAX_HEAD_DIM] {
         check_attention::<f32>(head_dim, 3e-6);
         check_attention::<u32>(head_dim, 2e-4);
     }
 }
 
-/// Where sums are as large as they can be, and where there is nothing.
+/// Where sums are as large as they can be, and where there is nothing, or as good as nothing.
 #[test]
 fn sums_of_kept_pairs_do_not_overflow() {
     const POSITIONS: usize = 256;
+    for isa in Isa::available() {
+        // The squares of all but one are too small for a number, and that one's is a hundredth of their sum.
+        let mut key = [2.6e-23; MAX_HEAD_DIM];
+        key[0] = 3.75e-23;
+        let mut kv = Kv::<u32>::new(MAX_HEAD_DIM, 1);
+        kv.keep(isa, 0, &key, &[0.5; MAX_HEAD_DIM]);
+        let found = kv.attend(isa, &[Query { values: &[0.1; MAX_HEAD_DIM], positions: 1 }]);
+        assert_close(&found[0], &[0.5; MAX_HEAD_DIM], 1e-4);
+    }
     for (isa, size) in Isa::available().flat_map(|isa| [0.0, 1e-25, 1.0, 1e15].map(|size| (isa, size))) {
         let head = vec![size; MAX_HEAD_DIM];
         let mut kv = Kv::<u32>::new(MAX_HEAD_DIM, POSITIONS);
@@ -428,7 +441,9 @@ fn a_head_that_is_no_number_harms_no_other() {
             let mut kv = Kv::<u32>::new(64, 3);
             kv.keep(isa, 0, &[1.0; 64], &[0.5; 64]);
             kv.keep(isa, 1, &[wrong; 64], &[wrong; 64]);
-            kv.keep(isa, 2, &[wrong; 64], &[wrong; 64]);
+            let mut one = [0.3; 64];
+            one[5] = wrong;
+            kv.keep(isa, 2, &one, &one);
             let query = [0.1; 64];
             let [alone, both] = [1, 3].map(|positions| Query { values: &query, positions });
             let found = kv.attend(isa, &[alone, both]);
