@@ -13,8 +13,9 @@ use serde_json::Value;
 #[derive(Debug, Default)]
 struct Distance {
     positions: usize,
-    largest: f32,
     mean: f64,
+    /// What one logit of a thousand is farther away than: the farthest of all is a matter of chance.
+    far: f32,
     /// Of the distributions of the next token, in nats.
     kl_divergence: f64,
     /// Positions whose most probable next tokens agree.
@@ -58,12 +59,11 @@ fn distance(rounding: &str, model: &Model, texts: &[Vec<u32>]) -> Distance {
     let mut sum = Distance::default();
     let mut surprises = [0.0; 2];
     let mut predicted = 0.0;
+    let mut differences = Vec::new();
     for text in texts {
         let [reference, rounded] = logits(rounding, model, text);
         for (position, (reference, rounded)) in reference.iter().zip(&rounded).enumerate() {
-            let differences = reference.iter().zip(rounded).map(|(left, right)| (left - right).abs());
-            sum.largest = differences.clone().fold(sum.largest, f32::max);
-            sum.mean += differences.map(f64::from).sum::<f64>() / reference.len() as f64;
+            differences.extend(reference.iter().zip(rounded).map(|(left, right)| (left - right).abs()));
             sum.same_best += f64::from(u8::from(best(reference) == best(rounded)));
             let both = [reference, rounded].map(|logits| log_probabilities(logits));
             let divergence = both[0].iter().zip(&both[1]).map(|(p, q)| p.exp() * (p - q));
@@ -76,8 +76,10 @@ fn distance(rounding: &str, model: &Model, texts: &[Vec<u32>]) -> Distance {
         }
     }
     let positions = sum.positions as f64;
+    let nth = differences.len() * 999 / 1000;
     Distance {
-        mean: sum.mean / positions,
+        mean: differences.iter().copied().map(f64::from).sum::<f64>() / differences.len() as f64,
+        far: *differences.select_nth_unstable_by(nth, f32::total_cmp).1,
         kl_divergence: sum.kl_divergence / positions,
         same_best: sum.same_best / positions,
         perplexities: surprises.map(|surprise| (surprise / predicted).exp()),
@@ -85,8 +87,8 @@ fn distance(rounding: &str, model: &Model, texts: &[Vec<u32>]) -> Distance {
     }
 }
 
-/// Seen: logits, which reach 32, are 0.17 away in the mean and 2.4 at most; a KL divergence of 0.0032
-/// nats; the same most probable token at 96 % of the positions; a perplexity of 20.83 beside 20.87.
+/// Seen: logits, which reach 32, are 0.17 away in the mean, one of a thousand 1.0; a KL divergence of 0.0039
+/// nats; the same most probable token at 97 % of the positions; a perplexity of 20.91 beside 20.87.
 fn check_the_default_model(rounding: &str) {
     let distance = distance_on_passages(rounding);
     let [reference, rounded] = distance.perplexities;
@@ -123,9 +125,10 @@ fn four_bits_throughout_are_another_model() {
     assert!(distance.kl_divergence < 0.45 && rounded / reference < 1.4, "{distance:?}");
 }
 
-/// Seen, of logits that reach 8: 0.03 in the mean and 0.39 at most; 0.0007 and 0.006 where weights are
-/// floats and only the cache is rounded; 0.008 and 0.05 where the CPU backend rounds rows to `bf16`, as it does
-/// where the processor multiplies pairs of it.
+/// Seen, of logits that reach 8: 0.03 in the mean and one of a thousand beyond 0.14 to 0.24 (types of four and five bits
+/// of K: 0.5, which any change in how rows are rounded changes); 0.0002 and 0.001 where weights are floats and only the
+/// cache is rounded; 0.008 and 0.04 where the CPU backend rounds rows to `bf16`, as it does where the processor
+/// multiplies pairs of it.
 #[test]
 fn every_tensor_type_says_nearly_the_same() {
     for (rounding, tensor_type) in
@@ -135,12 +138,12 @@ fn every_tensor_type_says_nearly_the_same() {
         let text: Vec<u32> = (0..64).map(|idx| (idx * 37 + 11) % model.config.vocab_size as u32).collect();
         let distance = distance(rounding, &model, &[text]);
         eprintln!("{rounding}, {tensor_type}: {distance:?}");
-        let (mean, largest) = match (tensor_type, rounding) {
-            (TensorType::BF16, "cpu") if multiplies_pairs() => (0.011, 0.07),
-            (TensorType::F32 | TensorType::F16 | TensorType::BF16, _) => (0.0015, 0.015),
-            _ => (0.045, 0.6),
+        let (mean, far) = match (tensor_type, rounding) {
+            (TensorType::BF16, "cpu") if multiplies_pairs() => (0.011, 0.05),
+            (TensorType::F32 | TensorType::F16 | TensorType::BF16, _) => (0.0015, 0.005),
+            _ => (0.045, 0.55),
         };
-        assert!(distance.mean < mean && distance.largest < largest, "{tensor_type}: {distance:?}");
+        assert!(distance.mean < mean && distance.far < far, "{tensor_type}: {distance:?}");
     }
 }
 

@@ -3,9 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 use super::kernels::{Bf16Dots, Bf16Pair, Bf16Product};
 use super::{
-    kernels::{
-        BLOCK_LEN, Bf16Bits, Block, Element, Finish, FloatProduct, HalfBits, IntegerProduct, Isa, LANES,
-    },
+    kernels::{Bf16Bits, Block, Element, Finish, FloatProduct, HalfBits, IntegerProduct, Isa, LANES},
     pack::{Integers, Layout, Packer},
     packed::PackedMemory,
     pool::Pool,
@@ -13,7 +11,6 @@ use super::{
 };
 use crate::backend::stored::{self, WeightBlock};
 use crate::model::{StoredTensor, TensorType};
-use half::f16;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -23,20 +20,21 @@ pub(super) struct Matrix {
     form: Form,
 }
 
-/// Integers are exactly those of the file; K types have their two scales multiplied out.
+/// Integers are exactly those of the file, their scales and minima rounded to 16 bits, of a row's largest.
 enum Form {
     F32(Vec<f32>),
     F16(Vec<HalfBits>),
     BF16(Vec<Bf16Bits>),
     #[cfg(target_arch = "x86_64")]
     BF16Pairs(Bf16Dots, Vec<Bf16Pair>),
-    Q4_0(Integers<HalfBits>),
-    Q4_1(Integers<HalfBits>),
-    Q8_0(Integers<HalfBits>),
-    Q4K(Integers<f32>),
-    /// All types of five bits, which are rare: with a scale and a minimum.
-    Q5(Integers<f32>),
-    Q6K(Integers<f32>),
+    /// With a minimum.
+    Q4(Integers),
+    /// Without.
+    Q4_0(Integers),
+    /// All types of five bits, which are rare: with a minimum.
+    Q5(Integers),
+    Q6K(Integers),
+    Q8_0(Integers),
 }
 
 /// The rows that a matrix is multiplied with, in the forms there are.
@@ -84,7 +82,6 @@ impl Matrix {
         let large = |block: fn(&[u8], usize) -> WeightBlock, len: usize| {
             move |output: usize, nth: usize| block(&row(output)[nth / 8 * len..][..len], nth % 8)
         };
-        let five_bits = Layout { minima: true, ..Layout::BYTES };
         let mut packer = Packer { outputs, inputs, memory, pool };
         let form = match tensor_type {
             TensorType::F32 => Form::F32(packer.floats(decode_rows(tensor))),
@@ -92,25 +89,14 @@ impl Matrix {
                 row.iter_mut().enumerate().for_each(|(input, to)| *to = words(output, input));
             })),
             TensorType::BF16 => bf16(&mut packer, words),
-            TensorType::Q4_0 => {
-                Form::Q4_0(packer.integers(small(stored::q4_0, 18), Layout::NIBBLES, to_half))
-            }
-            TensorType::Q4_1 => {
-                let layout = Layout { minima: true, ..Layout::NIBBLES };
-                Form::Q4_1(packer.integers(small(stored::q4_1, 20), layout, to_half))
-            }
-            TensorType::Q5_0 => Form::Q5(packer.integers(small(stored::q5_0, 22), five_bits, |scale| scale)),
-            TensorType::Q5_1 => Form::Q5(packer.integers(small(stored::q5_1, 24), five_bits, |scale| scale)),
-            TensorType::Q5K => Form::Q5(packer.integers(large(stored::q5_k, 176), five_bits, |scale| scale)),
-            TensorType::Q8_0 => Form::Q8_0(packer.integers(small(stored::q8_0, 34), Layout::BYTES, to_half)),
-            TensorType::Q4K => {
-                let layout = Layout { minima: true, ..Layout::NIBBLES };
-                Form::Q4K(packer.integers(large(stored::q4_k, 144), layout, |scale| scale))
-            }
-            TensorType::Q6K => {
-                let layout = Layout { scales_per_block: 2, ..Layout::BYTES };
-                Form::Q6K(packer.integers(large(stored::q6_k, 210), layout, |scale| scale))
-            }
+            TensorType::Q4_0 => Form::Q4_0(packer.integers(small(stored::q4_0, 18), layout(tensor_type))),
+            TensorType::Q4_1 => Form::Q4(packer.integers(small(stored::q4_1, 20), layout(tensor_type))),
+            TensorType::Q5_0 => Form::Q5(packer.integers(small(stored::q5_0, 22), layout(tensor_type))),
+            TensorType::Q5_1 => Form::Q5(packer.integers(small(stored::q5_1, 24), layout(tensor_type))),
+            TensorType::Q8_0 => Form::Q8_0(packer.integers(small(stored::q8_0, 34), layout(tensor_type))),
+            TensorType::Q4K => Form::Q4(packer.integers(large(stored::q4_k, 144), layout(tensor_type))),
+            TensorType::Q5K => Form::Q5(packer.integers(large(stored::q5_k, 176), layout(tensor_type))),
+            TensorType::Q6K => Form::Q6K(packer.integers(large(stored::q6_k, 210), layout(tensor_type))),
         };
         Self { outputs, form }
     }
@@ -120,11 +106,8 @@ impl Matrix {
         if !Self::takes_blocks(tensor, decoded) {
             return 0;
         }
-        let nibbles =
-            matches!(tensor.block_type(), Some(TensorType::Q4_0 | TensorType::Q4_1 | TensorType::Q4K));
-        let layout = if nibbles { Layout::NIBBLES } else { Layout::BYTES };
-        let (panels, blocks) = (tensor.shape()[0].div_ceil(LANES), tensor.shape()[1] / BLOCK_LEN);
-        panels * blocks * layout.quants_len()
+        let block_type = tensor.block_type().expect("who takes blocks has them");
+        layout(block_type).packed_bytes(tensor.shape()[0], tensor.shape()[1])
     }
 
     pub(super) fn outputs(&self) -> usize {
@@ -160,12 +143,11 @@ impl Matrix {
             Form::BF16(weights) => task.floats(weights),
             #[cfg(target_arch = "x86_64")]
             Form::BF16Pairs(dots, weights) => task.bf16_pairs(*dots, weights),
-            Form::Q4_0(integers) => task.integers::<_, 4, false, 1, 8>(integers),
-            Form::Q4_1(integers) => task.integers::<_, 4, true, 1, 0>(integers),
-            Form::Q8_0(integers) => task.integers::<_, 8, false, 1, 128>(integers),
-            Form::Q4K(integers) => task.integers::<_, 4, true, 1, 0>(integers),
-            Form::Q5(integers) => task.integers::<_, 5, true, 1, 0>(integers),
-            Form::Q6K(integers) => task.integers::<_, 6, false, 2, 32>(integers),
+            Form::Q4(integers) => task.integers::<4, true, 1>(integers),
+            Form::Q4_0(integers) => task.integers::<4, false, 1>(integers),
+            Form::Q5(integers) => task.integers::<5, true, 1>(integers),
+            Form::Q6K(integers) => task.integers::<6, false, 2>(integers),
+            Form::Q8_0(integers) => task.integers::<8, false, 1>(integers),
         }
     }
 }
@@ -182,14 +164,21 @@ fn bf16(packer: &mut Packer<'_>, words: impl Fn(usize, usize) -> u16 + Sync) -> 
     }))
 }
 
+/// How the blocks of a type are packed.
+fn layout(block_type: TensorType) -> Layout {
+    match block_type {
+        TensorType::Q4_0 => Layout::Q4_0,
+        TensorType::Q4_1 | TensorType::Q4K => Layout::Q4,
+        TensorType::Q5_0 | TensorType::Q5_1 | TensorType::Q5K => Layout::Q5,
+        TensorType::Q6K => Layout::Q6K,
+        TensorType::Q8_0 => Layout::Q8_0,
+        TensorType::F32 | TensorType::F16 | TensorType::BF16 => unreachable!("floats have no blocks"),
+    }
+}
+
 /// Reads rows as `f32`.
 fn decode_rows(tensor: &StoredTensor) -> impl Fn(usize, &mut [f32]) + Sync {
     |output, row| tensor.read_rows(output, row)
-}
-
-fn to_half(value: f32) -> HalfBits {
-    // It came from one: nothing is rounded.
-    f16::from_f32(value).to_bits()
 }
 
 /// The arguments of [`Matrix::multiply`].
@@ -215,26 +204,80 @@ impl Task<'_> {
         dots.run(Bf16Product { weights, panels, input, output, finish });
     }
 
-    fn integers<
-        E: Element,
-        const BITS: u32,
-        const MINIMA: bool,
-        const SCALES_PER_BLOCK: usize,
-        const BIAS: i32,
-    >(
-        self,
-        integers: &Integers<E>,
-    ) {
+    fn integers<const BITS: u32, const OFFSETS: bool, const PARTS: usize>(self, integers: &Integers) {
         let input = self.input.blocks.expect("the plan prepares blocks for a matrix of integers");
-        let (quants, scales) = (integers.quants.as_slice(), integers.scales.as_slice());
+        let Integers { lines, units } = integers;
         let Self { isa, panels, output, finish, .. } = self;
-        isa.run(IntegerProduct::<'_, E, BITS, MINIMA, SCALES_PER_BLOCK, BIAS> {
-            quants,
-            scales,
+        isa.run(IntegerProduct::<'_, BITS, OFFSETS, PARTS> {
+            lines: lines.as_slice(),
+            units,
             panels,
             input,
             output,
             finish,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kernels::{BLOCK_LEN, Quantise};
+    use super::*;
+    use crate::model::Model;
+    use std::path::Path;
+
+    /// What a row meets is what the reference decodes, but for the rounding of the row and of scales.
+    #[test]
+    fn packed_matrices_multiply_as_the_reference_decodes() {
+        for tensor_type in TensorType::ALL {
+            let path =
+                format!("{}/tests/fixtures/golden/gguf-{tensor_type}.gguf", env!("CARGO_MANIFEST_DIR"));
+            let model = Model::open(&path, Path::new("models")).unwrap();
+            let mut checked = 0;
+            for tensor in model.tensors().filter(|tensor| tensor.shape().len() == 2) {
+                checked += usize::from(tensor.tensor_type() == tensor_type);
+                check(tensor);
+            }
+            assert!(checked > 3, "{tensor_type}");
+        }
+    }
+
+    fn check(tensor: &StoredTensor) {
+        const ROWS: usize = 3;
+        let (outputs, inputs) = (tensor.shape()[0], tensor.shape()[1]);
+        let mut pool = Pool::with_threads(1).unwrap();
+        let sizes = Matrix::takes_blocks(tensor, false).then(|| Matrix::packed_bytes(tensor, false));
+        let mut memory = PackedMemory::new(sizes.into_iter()).unwrap();
+        let matrix = Matrix::pack(tensor, false, &mut memory, &mut pool);
+        memory.finish().unwrap();
+
+        let values: Vec<f32> = (0..ROWS * inputs).map(|idx| (idx as f32 * 0.37).sin()).collect();
+        let mut blocks = vec![Block::default(); ROWS * inputs.div_ceil(BLOCK_LEN)];
+        for isa in Isa::available() {
+            for (values, blocks) in values.chunks(inputs).zip(blocks.chunks_mut(inputs.div_ceil(BLOCK_LEN))) {
+                isa.run(Quantise { values, blocks });
+            }
+            let input = Input {
+                floats: Some(View::new(&values, ROWS, inputs)),
+                blocks: Some(View::new(&blocks, ROWS, inputs.div_ceil(BLOCK_LEN))),
+            };
+            let mut output = vec![f32::NAN; ROWS * outputs];
+            let view = ViewMut::new(&mut output, ROWS, outputs);
+            matrix.multiply(isa, 0..matrix.panels(), input, view, Finish::Store);
+
+            let mut weights = vec![0.0; inputs];
+            for idx in 0..outputs {
+                tensor.read_rows(idx, &mut weights);
+                let length = weights.iter().map(|weight| weight * weight).sum::<f32>().sqrt();
+                for row in 0..ROWS {
+                    let expected: f32 =
+                        weights.iter().zip(&values[row * inputs..]).map(|(left, right)| left * right).sum();
+                    let actual = output[row * outputs + idx];
+                    let near = (actual - expected).abs() <= 0.02 * length;
+                    let name = format!("{isa:?}, {}, {}", tensor.tensor_type(), tensor.name());
+                    assert!(near, "{name}, output {idx}: {actual}, not {expected}");
+                }
+            }
+        }
     }
 }

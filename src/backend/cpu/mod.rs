@@ -2,9 +2,10 @@
 //! repacked when the model is opened and multiplied as the integers they are.
 //!
 //! How it differs from the reference (`candle/`): the rows that meet integer weights are rounded to
-//! integers too, 32 at a time (`kernels::Block`), those that meet `bf16` to that where the processor
-//! gains by it (`kernels::Bf16Dots`), and keys, values and queries to integers of 16 bits, each with a scale
-//! (`kernels::Kept`). With [`WeightsForm::F32`] nothing is rounded, and it is the reference to the order of its sums.
+//! integers too, 64 at a time (`kernels::Block`), and the scales of such weights to 16 bits; rows that meet
+//! `bf16` to that where the processor gains by it (`kernels::Bf16Dots`); keys, values and queries to
+//! integers of 16 bits, each with a scale (`kernels::Kept`). With [`WeightsForm::F32`] nothing is rounded,
+//! and it is the reference to the order of its sums.
 //!
 //! As there, a position's result is the same to the last bit however positions are grouped into rows
 //! and steps: every kernel works on a row in an order that depends on the row alone, and threads share

@@ -3,7 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 use super::kernels::{BF16_INPUTS, Bf16Pair};
 use super::{
-    kernels::{BLOCK_LEN, LANES},
+    kernels::{BLOCK_LEN, HALF_LEN, LANES, LINE_BYTES, MAX_SCALE, output_of},
     packed::{PackedBytes, PackedMemory},
     pool::{Pool, Tiles},
     view::ViewMut,
@@ -11,30 +11,51 @@ use super::{
 use crate::backend::stored::WeightBlock;
 
 /// Integer weights, laid out as [`IntegerProduct`](super::kernels::IntegerProduct) says.
-pub(super) struct Integers<E> {
-    pub(super) quants: PackedBytes,
-    pub(super) scales: Vec<E>,
+pub(super) struct Integers {
+    pub(super) lines: PackedBytes,
+    pub(super) units: Vec<f32>,
 }
 
 /// How the blocks of a type lie in a panel.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
-    pub(super) nibbles: bool,
-    pub(super) minima: bool,
-    pub(super) scales_per_block: usize,
+    bits: u32,
+    /// Whether blocks have a minimum.
+    offsets: bool,
+    /// Scales of half a block, which is one stored.
+    parts: usize,
 }
 
 impl Layout {
-    pub(super) const NIBBLES: Self = Self { nibbles: true, minima: false, scales_per_block: 1 };
-    pub(super) const BYTES: Self = Self { nibbles: false, ..Self::NIBBLES };
+    pub(super) const Q4: Self = Self { offsets: true, ..Self::Q4_0 };
+    pub(super) const Q4_0: Self = Self { bits: 4, offsets: false, parts: 1 };
+    pub(super) const Q5: Self = Self { bits: 5, ..Self::Q4 };
+    pub(super) const Q6K: Self = Self { bits: 6, parts: 2, ..Self::Q4_0 };
+    pub(super) const Q8_0: Self = Self { bits: 8, ..Self::Q4_0 };
 
-    /// Bytes of a panel's block of quants.
-    pub(super) fn quants_len(self) -> usize {
-        LANES * if self.nibbles { BLOCK_LEN / 2 } else { BLOCK_LEN }
+    /// What sums lose when they become numbers of 16 bits.
+    fn bits_left_out(self) -> f32 {
+        (1 << (self.bits - 4)) as f32
     }
 
-    fn scales_len(self) -> usize {
-        LANES * self.scales_per_block * if self.minima { 2 } else { 1 }
+    fn scale_lines(self) -> usize {
+        self.parts + usize::from(self.offsets)
+    }
+
+    /// Lines of a panel's block.
+    fn lines(self) -> usize {
+        self.scale_lines() + HALF_LEN / 4 * if self.bits == 4 { 1 } else { 2 }
+    }
+
+    /// Bytes of a matrix.
+    pub(super) fn packed_bytes(self, outputs: usize, inputs: usize) -> usize {
+        outputs.div_ceil(LANES) * inputs.div_ceil(BLOCK_LEN) * self.lines() * LINE_BYTES
+    }
+
+    /// The scales of a stored block, and its offset if there are any.
+    fn scales(self, block: WeightBlock) -> impl Iterator<Item = f32> {
+        let offset = block.scales[0] + block.minimum / (1 << (self.bits - 1)) as f32;
+        block.scales.into_iter().take(self.parts).chain(self.offsets.then_some(offset))
     }
 }
 
@@ -91,65 +112,159 @@ impl Packer<'_> {
     }
 
     /// Blocks that `read` takes from a row, as `IntegerProduct` wants them.
-    pub(super) fn integers<E: Copy + Default + Send>(
+    pub(super) fn integers(
         &mut self,
         read: impl Fn(usize, usize) -> WeightBlock + Sync,
         layout: Layout,
-        scale: impl Fn(f32) -> E + Sync,
-    ) -> Integers<E> {
+    ) -> Integers {
         let &mut Self { outputs, inputs, .. } = self;
-        let (panels, blocks) = (self.panels(), inputs / BLOCK_LEN);
-        let (quants_len, scales_len) = (layout.quants_len(), layout.scales_len());
-        let (packed, quants) = self.memory.take(panels * blocks * quants_len);
-        let mut scales = vec![E::default(); panels * blocks * scales_len];
-        let read_into = |panel: usize, put: &mut dyn FnMut(usize, usize, &WeightBlock)| {
-            for (lane, output) in (panel * LANES..outputs).take(LANES).enumerate() {
-                for block in 0..blocks {
-                    put(lane, block, &read(output, block));
-                }
-            }
+        let (panels, stored) = (self.panels(), inputs / HALF_LEN);
+        let places = |panel: usize| {
+            let places = (0..2).flat_map(|group| (0..LANES).map(move |lane| (group, lane)));
+            let places =
+                places.map(move |(group, lane)| (panel * LANES + output_of(group, lane), group, lane));
+            places.filter(|&(output, ..)| output < outputs)
         };
-        let view = ViewMut::new(quants, panels, blocks * quants_len);
-        self.pool.tiles(view, 1, &[0, blocks * quants_len], |panel, _, mut tile| {
-            let panel_quants = tile.row(0);
-            read_into(panel, &mut |lane, block, weights| {
-                put_quants(
-                    &weights.quants,
-                    layout,
-                    lane,
-                    &mut panel_quants[block * quants_len..][..quants_len],
-                );
-            });
+        // The largest number of a row is the largest there can be.
+        let mut units = vec![0.0; panels * LANES];
+        let view = ViewMut::new(&mut units, panels, LANES);
+        self.pool.tiles(view, 1, &[0, LANES], |panel, _, mut tile| {
+            for (lane, output) in (panel * LANES..outputs).take(LANES).enumerate() {
+                let all = (0..stored).flat_map(|nth| layout.scales(read(output, nth)));
+                // What is no number makes the row none, whatever follows it.
+                let largest =
+                    all.fold(0.0, |most: f32, scale| most.max(scale.abs()) + 0.0 * most + 0.0 * scale);
+                tile.row(0)[lane] = largest / MAX_SCALE * layout.bits_left_out();
+            }
         });
-        let view = ViewMut::new(&mut scales, panels, blocks * scales_len);
-        self.pool.tiles(view, 1, &[0, blocks * scales_len], |panel, _, mut tile| {
-            let panel_scales = tile.row(0);
-            read_into(panel, &mut |lane, block, weights| {
-                let to = &mut panel_scales[block * scales_len..][..scales_len];
-                to[lane] = scale(weights.scales[0]);
-                if layout.minima {
-                    to[LANES + lane] = scale(weights.minimum);
-                } else if layout.scales_per_block == 2 {
-                    to[LANES + lane] = scale(weights.scales[1]);
+
+        let panel_bytes = layout.packed_bytes(1, inputs);
+        let (lines, bytes) = self.memory.take(panels * panel_bytes);
+        self.pool.tiles(
+            ViewMut::new(bytes, panels, panel_bytes),
+            1,
+            &[0, panel_bytes],
+            |panel, _, mut tile| {
+                let (lines, _) = tile.row(0).as_chunks_mut::<LINE_BYTES>();
+                for (output, group, lane) in places(panel) {
+                    let unit = units[output] / layout.bits_left_out();
+                    for nth in (0..stored).filter(|nth| nth % 2 == lane % 2) {
+                        let block = read(output, nth);
+                        let lines = &mut lines[nth / 2 * layout.lines()..][..layout.lines()];
+                        let (scales, quants) = lines.split_at_mut(layout.scale_lines());
+                        for (line, scale) in scales.iter_mut().zip(layout.scales(block)) {
+                            let whole = if unit > 0.0 { (scale / unit).round_ties_even() as i16 } else { 0 };
+                            let at = 4 * (output % LANES) + 2 * (nth % 2);
+                            line[at..][..2].copy_from_slice(&whole.to_le_bytes());
+                        }
+                        put_quants(&block.quants, layout, group, lane, quants);
+                    }
                 }
-            });
-        });
-        Integers { quants: packed, scales }
+            },
+        );
+        Integers { lines, units }
     }
 }
 
-/// Puts a row's block in its lane: `[quad, lane, 4]`.
-fn put_quants(quants: &[u8; BLOCK_LEN], layout: Layout, lane: usize, to: &mut [u8]) {
+/// Puts the quants of a stored block in their lane.
+fn put_quants(
+    quants: &[u8; HALF_LEN],
+    layout: Layout,
+    group: usize,
+    lane: usize,
+    lines: &mut [[u8; LINE_BYTES]],
+) {
     let (quads, _) = quants.as_chunks::<4>();
-    let half = quads.len() / 2;
-    for (idx, to) in to.chunks_exact_mut(4 * LANES).enumerate() {
-        let to = &mut to[4 * lane..][..4];
-        if layout.nibbles {
-            for (to, (low, high)) in to.iter_mut().zip(quads[idx].iter().zip(quads[idx + half])) {
-                *to = low | high << 4;
-            }
-        } else {
-            to.copy_from_slice(&quads[idx]);
+    let nibbles = layout.bits == 4;
+    let (first, step) = if nibbles { (0, 1) } else { (group, 2) };
+    for (line, quad) in lines[first..].iter_mut().step_by(step).zip(quads) {
+        for (to, quant) in line[4 * lane..].iter_mut().zip(quad) {
+            *to |= if nibbles { quant << (4 * group) } else { *quant };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{
+        kernels::{Block, Finish, IntegerProduct, Isa, Quantise},
+        view::View,
+    };
+    use super::*;
+
+    /// Not whole panels, nor whole blocks.
+    const OUTPUTS: usize = 19;
+    const INPUTS: usize = 96;
+
+    /// The products of a row with the blocks that `read` takes.
+    fn multiply<const BITS: u32, const OFFSETS: bool, const PARTS: usize>(
+        layout: Layout,
+        row: &[f32],
+        read: impl Fn(usize, usize) -> WeightBlock + Sync,
+    ) -> Vec<f32> {
+        let mut memory = PackedMemory::new([layout.packed_bytes(OUTPUTS, INPUTS)].into_iter()).unwrap();
+        let mut pool = Pool::with_threads(1).unwrap();
+        let mut packer = Packer { outputs: OUTPUTS, inputs: INPUTS, memory: &mut memory, pool: &mut pool };
+        let Integers { lines, units } = packer.integers(read, layout);
+        memory.finish().unwrap();
+        let isa = Isa::best();
+        let mut blocks = [Block::default(); INPUTS.div_ceil(BLOCK_LEN)];
+        isa.run(Quantise { values: row, blocks: &mut blocks });
+        let mut output = vec![0.0; OUTPUTS];
+        isa.run(IntegerProduct::<'_, BITS, OFFSETS, PARTS> {
+            lines: lines.as_slice(),
+            units: &units,
+            panels: 0..OUTPUTS.div_ceil(LANES),
+            input: View::new(&blocks, 1, blocks.len()),
+            output: ViewMut::new(&mut output, 1, OUTPUTS),
+            finish: Finish::Store,
+        });
+        output
+    }
+
+    fn check<const BITS: u32, const OFFSETS: bool, const PARTS: usize>(layout: Layout) {
+        let read = |output: usize, nth: usize| {
+            let quant = |idx: usize| ((output * 31 + nth * 17 + idx * 7) % (1 << BITS)) as u8;
+            let scale = 0.01 * (1 + (output + nth) % 5) as f32;
+            let scales = [scale, if PARTS == 2 { -0.5 * scale } else { scale }];
+            let minimum = if OFFSETS { -0.1 * nth as f32 } else { 0.0 };
+            WeightBlock { quants: std::array::from_fn(quant), scales, minimum }
+        };
+        let bias = if OFFSETS { 0 } else { 1 << (BITS - 1) };
+        let weight = |output: usize, input: usize| {
+            let WeightBlock { quants, scales, minimum } = read(output, input / HALF_LEN);
+            let at = input % HALF_LEN;
+            scales[at / LANES] * (i32::from(quants[at]) - bias) as f32 + minimum
+        };
+        // Whole numbers, the largest of which in each half is that of a quant, so that rows are not rounded.
+        let row: Vec<f32> = (0..INPUTS).map(|idx| (idx % HALF_LEN * 37 % 255) as f32 - 127.0).collect();
+        let output = multiply::<BITS, OFFSETS, PARTS>(layout, &row, read);
+        for (idx, actual) in output.into_iter().enumerate() {
+            let terms = row.iter().enumerate().map(|(input, value)| weight(idx, input) * value);
+            let (expected, size) =
+                terms.fold((0.0, 0.0), |(sum, size): (f32, f32), term| (sum + term, size + term.abs()));
+            assert!((actual - expected).abs() < 2e-4 * size, "{BITS} bits, {idx}: {actual}, not {expected}");
+        }
+        for (place, wrong) in [(0, f32::NAN), (1, f32::INFINITY), (2, f32::NEG_INFINITY)] {
+            let output = multiply::<BITS, OFFSETS, PARTS>(layout, &row, |output, nth| {
+                let mut block = read(output, nth);
+                if (output, nth) == (17, place) {
+                    block.scales[0] = wrong;
+                }
+                block
+            });
+            for (idx, value) in output.into_iter().enumerate() {
+                assert_eq!(value.is_nan(), idx == 17, "{idx}: {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn packed_blocks_multiply_as_what_they_stand_for() {
+        check::<4, true, 1>(Layout::Q4);
+        check::<4, false, 1>(Layout::Q4_0);
+        check::<5, true, 1>(Layout::Q5);
+        check::<6, false, 2>(Layout::Q6K);
+        check::<8, false, 1>(Layout::Q8_0);
     }
 }

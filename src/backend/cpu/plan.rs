@@ -116,7 +116,7 @@ impl Memory {
     pub(super) fn new(rows: usize, float_widths: &[usize], block_widths: &[usize]) -> Self {
         Self {
             floats: float_widths.iter().map(|&width| Matrix::new(rows, width)).collect(),
-            blocks: block_widths.iter().map(|&width| Matrix::new(rows, width / BLOCK_LEN)).collect(),
+            blocks: block_widths.iter().map(|&width| Matrix::new(rows, width.div_ceil(BLOCK_LEN))).collect(),
         }
     }
 

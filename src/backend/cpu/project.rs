@@ -2,7 +2,7 @@
 
 use super::{
     batch::Wanted,
-    kernels::{Block, Finish, Gate, Isa, LANES, Quantise},
+    kernels::{BLOCK_LEN, Block, Finish, Gate, GateBlocks, Isa, LANES},
     matrix::{Input, Matrix},
     pool::{Pool, Tiles},
     view::{View, ViewMut},
@@ -125,9 +125,9 @@ pub(super) struct GatedProjection {
 }
 
 /// Columns that are gated at once: a block of the next matrix's input.
-const GATE_COLUMNS: usize = 32;
+const GATE_COLUMNS: usize = BLOCK_LEN;
 /// Rows that are gated at once, in memory that stays in the first cache.
-const GATE_ROWS: usize = 64;
+const GATE_ROWS: usize = 32;
 
 impl GatedProjection {
     pub(super) fn new(gate: Matrix, up: Matrix, threads: usize) -> Self {
@@ -148,19 +148,19 @@ impl GatedProjection {
     ) {
         let all_rows = output.rows();
         pool.tiles(output, all_rows, &self.cuts, |_, idx, mut tile| {
-            self.run_columns(
-                isa,
-                self.cuts[idx]..self.cuts[idx + 1],
-                all_rows,
-                input,
-                &mut |row, column, gated| {
+            let columns = self.cuts[idx]..self.cuts[idx + 1];
+            self.run_columns(isa, columns, all_rows, input, |rows, column, gates, ups| {
+                isa.run(Gate { gate: gates, up: ups });
+                let gated = View::new(gates, rows.len(), gates.len() / rows.len());
+                for (idx, row) in rows.enumerate() {
+                    let gated = gated.row(idx);
                     tile.row(row)[column..][..gated.len()].copy_from_slice(gated);
-                },
-            );
+                }
+            });
         });
     }
 
-    /// As blocks; the columns of `output` are a 32nd of those of the matrices.
+    /// As blocks; the columns of `output` are those of the matrices by [`BLOCK_LEN`].
     pub(super) fn run_to_blocks(
         &self,
         isa: Isa,
@@ -171,32 +171,29 @@ impl GatedProjection {
     ) {
         let all_rows = output.rows();
         pool.tiles(output, all_rows, block_cuts, |_, idx, mut tile| {
-            self.run_columns(
-                isa,
-                self.cuts[idx]..self.cuts[idx + 1],
-                all_rows,
-                input,
-                &mut |row, column, gated| {
-                    let blocks = &mut tile.row(row)[column / GATE_COLUMNS..][..1];
-                    isa.run(Quantise { values: gated, blocks });
-                },
-            );
+            let columns = self.cuts[idx]..self.cuts[idx + 1];
+            self.run_columns(isa, columns, all_rows, input, |rows, column, gates, ups| {
+                let width = gates.len() / rows.len();
+                let (gate, up) = (View::new(gates, rows.len(), width), View::new(ups, rows.len(), width));
+                let block = column / GATE_COLUMNS;
+                isa.run(GateBlocks { gate, up, blocks: tile.tile(rows, block..block + 1) });
+            });
         });
     }
 
     /// Where tasks begin in an output of blocks.
     pub(super) fn block_cuts(&self) -> Vec<usize> {
-        self.cuts.iter().map(|cut| cut / GATE_COLUMNS).collect()
+        self.cuts.iter().map(|cut| cut.div_ceil(GATE_COLUMNS)).collect()
     }
 
-    /// Calls `put` with row, column from the first and values of each piece of these columns.
+    /// Calls `put` with the rows, the column from the first and the products of each piece of these columns.
     fn run_columns(
         &self,
         isa: Isa,
         columns: Range<usize>,
         all_rows: usize,
         input: Input<'_>,
-        put: &mut dyn FnMut(usize, usize, &[f32]),
+        mut put: impl FnMut(Range<usize>, usize, &mut [f32], &[f32]),
     ) {
         let (mut gates, mut ups) = ([0.0; GATE_ROWS * GATE_COLUMNS], [0.0; GATE_ROWS * GATE_COLUMNS]);
         for column in columns.clone().step_by(GATE_COLUMNS) {
@@ -209,11 +206,7 @@ impl GatedProjection {
                     matrix.multiply(isa, panels.clone(), input.part(rows.clone()), to, Finish::Store);
                 }
                 let used = rows.len() * width;
-                isa.run(Gate { gate: &mut gates[..used], up: &ups[..used] });
-                let gated = View::new(&gates, rows.len(), width);
-                for (idx, row) in rows.enumerate() {
-                    put(row, column - columns.start, gated.row(idx));
-                }
+                put(rows, column - columns.start, &mut gates[..used], &ups[..used]);
             }
         }
     }

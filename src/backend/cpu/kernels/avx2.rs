@@ -3,7 +3,7 @@
 
 #![expect(unsafe_code, reason = "instructions that the CPU must have")]
 
-use super::simd::{DOTS_OFFSET, HalfBits, Kernel, LANES, Simd};
+use super::simd::{HalfBits, Kernel, LANES, Simd};
 use std::arch::{asm, x86_64::*};
 
 /// The proof that this CPU has the instructions, with `VNNI` those of AVX-VNNI too.
@@ -48,7 +48,6 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type Bytes = [__m256i; 2];
     type Pairs = [__m256i; 2];
     const ROWS: usize = 4;
-    const DOTS_OF_BYTES: bool = VNNI;
 
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
@@ -200,17 +199,16 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn to_i8(self, values: [__m256; 2]) -> ([i8; LANES], i32) {
-        let mut bytes = [0; LANES];
-        let sum = present!({
-            let (low, high) = (_mm256_cvtps_epi32(values[0]), _mm256_cvtps_epi32(values[1]));
-            // Packing works in each half of a register: the quarters come as 0, 2, 1, 3.
-            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
-            let narrow = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
-            _mm_storeu_si128(bytes.as_mut_ptr().cast(), narrow);
-            sum_of_bytes(narrow)
-        });
-        (bytes, sum)
+    fn maxima(self, [first, second]: [[__m256; 2]; 2]) -> [f32; 2] {
+        [self.maximum(first), self.maximum(second)]
+    }
+
+    #[inline(always)]
+    fn to_quads(
+        self,
+        [[first, second], [third, fourth]]: [[[__m256; 2]; 2]; 2],
+    ) -> ([[i8; 8]; 8], [[i32; 2]; 2]) {
+        present!(quads([[bytes(first), bytes(second)], [bytes(third), bytes(fourth)]]))
     }
 
     #[inline(always)]
@@ -222,64 +220,90 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     #[inline(always)]
     fn prefetch(self, bytes: &[u8; 4 * LANES], distance: usize) {
         // Any address will do: one that is not mapped is not fetched.
-        present!(_mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(distance).cast()));
+        present!(_mm_prefetch::<_MM_HINT_T1>(bytes.as_ptr().wrapping_add(distance).cast()));
     }
 
     #[inline(always)]
-    fn nibbles(self, bytes: [__m256i; 2]) -> ([__m256i; 2], [__m256i; 2]) {
-        present!({
-            let mask = _mm256_set1_epi8(0xf);
-            let low = [_mm256_and_si256(bytes[0], mask), _mm256_and_si256(bytes[1], mask)];
-            let shifted = [_mm256_srli_epi16::<4>(bytes[0]), _mm256_srli_epi16::<4>(bytes[1])];
-            (low, [_mm256_and_si256(shifted[0], mask), _mm256_and_si256(shifted[1], mask)])
-        })
+    fn low_nibbles(self, bytes: [__m256i; 2]) -> [__m256i; 2] {
+        let mask = present!(_mm256_set1_epi8(0xf));
+        present!([_mm256_and_si256(bytes[0], mask), _mm256_and_si256(bytes[1], mask)])
+    }
+
+    #[inline(always)]
+    fn high_nibbles(self, bytes: [__m256i; 2]) -> [__m256i; 2] {
+        self.low_nibbles(present!([_mm256_srli_epi16::<4>(bytes[0]), _mm256_srli_epi16::<4>(bytes[1])]))
     }
 
     // Without VNNI, sums of four bits are 32 of 16 bits, which eight times two products of four and seven bits do not
-    // leave: they are widened once a block. Those of more bits are 16 of 32 bits.
+    // leave: they are widened once a block, and what they begin with is added then. Those of more bits are 16 of
+    // 32 bits. The instruction saturates at 16 bits, which two products of seven bits do not reach; bytes of eight are
+    // made signed, 128 less, and their signs given to what they meet.
     #[inline(always)]
-    fn no_dots<const BITS: u32>(self) -> [__m256i; 2] {
-        match VNNI {
-            true => [present!(_mm256_set1_epi32(DOTS_OFFSET.to_bits() as i32)); 2],
-            false => [present!(_mm256_setzero_si256()); 2],
+    fn begin_dots<const BITS: u32>(self, start: [i32; 2]) -> [__m256i; 2] {
+        match BITS {
+            4 if !VNNI => [present!(_mm256_setzero_si256()); 2],
+            8 if !VNNI => [present!(self::start::<8>([0; 2])); 2],
+            _ => [present!(self::start::<BITS>(start)); 2],
         }
     }
 
     #[inline(always)]
-    fn dot<const BITS: u32>(self, sums: [__m256i; 2], bytes: [__m256i; 2], quad: [i8; 4]) -> [__m256i; 2] {
-        let quad = present!(_mm256_set1_epi32(i32::from_le_bytes(quad.map(|value| value as u8))));
+    fn dot<const BITS: u32>(self, sums: [__m256i; 2], bytes: [__m256i; 2], quads: [i8; 8]) -> [__m256i; 2] {
+        let quads = present!(_mm256_set1_epi64x(i64::from_le_bytes(quads.map(|value| value as u8))));
         if VNNI {
             return present!([
-                _mm256_dpbusd_avx_epi32(sums[0], bytes[0], quad),
-                _mm256_dpbusd_avx_epi32(sums[1], bytes[1], quad),
+                _mm256_dpbusd_avx_epi32(sums[0], bytes[0], quads),
+                _mm256_dpbusd_avx_epi32(sums[1], bytes[1], quads),
             ]);
         }
-        // The instruction saturates at 16 bits, which two products of seven bits each do not reach.
-        let pairs = present!([_mm256_maddubs_epi16(bytes[0], quad), _mm256_maddubs_epi16(bytes[1], quad)]);
-        if BITS <= 4 {
+        let pairs = match BITS {
+            8 => present!({
+                let sign = _mm256_set1_epi8(i8::MIN);
+                let signed = [_mm256_xor_si256(bytes[0], sign), _mm256_xor_si256(bytes[1], sign)];
+                [
+                    _mm256_maddubs_epi16(_mm256_abs_epi8(signed[0]), _mm256_sign_epi8(quads, signed[0])),
+                    _mm256_maddubs_epi16(_mm256_abs_epi8(signed[1]), _mm256_sign_epi8(quads, signed[1])),
+                ]
+            }),
+            _ => present!([_mm256_maddubs_epi16(bytes[0], quads), _mm256_maddubs_epi16(bytes[1], quads)]),
+        };
+        if BITS == 4 {
             return present!([_mm256_add_epi16(sums[0], pairs[0]), _mm256_add_epi16(sums[1], pairs[1])]);
         }
         present!({
-            let ones = _mm256_set1_epi16(1);
-            let quads = [_mm256_madd_epi16(pairs[0], ones), _mm256_madd_epi16(pairs[1], ones)];
-            [_mm256_add_epi32(sums[0], quads[0]), _mm256_add_epi32(sums[1], quads[1])]
+            let pairs = widened(pairs);
+            [_mm256_add_epi32(sums[0], pairs[0]), _mm256_add_epi32(sums[1], pairs[1])]
         })
     }
 
     #[inline(always)]
-    fn scale_dots<const BITS: u32>(self, mut sums: [__m256i; 2], scale: [__m256; 2]) -> [__m256; 2] {
-        if VNNI {
-            // The product with the offset has few enough bits to be exact.
-            let offset = self.mul(scale, self.splat(-DOTS_OFFSET));
-            let sums = present!([_mm256_castsi256_ps(sums[0]), _mm256_castsi256_ps(sums[1])]);
-            return self.mul_add(sums, scale, offset);
+    fn dots_as_pairs<const BITS: u32>(
+        self,
+        [mut first, mut second]: [[__m256i; 2]; 2],
+        start: [i32; 2],
+        shifts: u32,
+    ) -> [__m256i; 2] {
+        if !VNNI && BITS == 4 {
+            present!({
+                let start = self::start::<4>(start);
+                (first, second) = (added(widened(first), start), added(widened(second), start));
+            });
+        }
+        // Only lanes of 32 bits can each be shifted by a count of their own.
+        let shifts = present!(_mm256_cvtepu16_epi32(_mm_set1_epi32(shifts as i32)));
+        if !VNNI && BITS == 8 {
+            present!({
+                let one = _mm256_sllv_epi32(_mm256_set1_epi32(1), shifts);
+                let half = _mm256_slli_epi32::<4>(_mm256_srli_epi32::<1>(one));
+                (first, second) = (added(first, half), added(second, half));
+            });
         }
         present!({
-            if BITS <= 4 {
-                let ones = _mm256_set1_epi16(1);
-                sums = [_mm256_madd_epi16(sums[0], ones), _mm256_madd_epi16(sums[1], ones)];
-            }
-            self.mul([_mm256_cvtepi32_ps(sums[0]), _mm256_cvtepi32_ps(sums[1])], scale)
+            let shifts = _mm256_add_epi32(shifts, _mm256_set1_epi32(BITS as i32 - 4));
+            [
+                _mm256_packs_epi32(_mm256_srav_epi32(first[0], shifts), _mm256_srav_epi32(second[0], shifts)),
+                _mm256_packs_epi32(_mm256_srav_epi32(first[1], shifts), _mm256_srav_epi32(second[1], shifts)),
+            ]
         })
     }
 
@@ -295,17 +319,21 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn dot_pairs(self, sums: [__m256i; 2], pairs: [__m256i; 2], pair: u32) -> [__m256i; 2] {
-        let pair = present!(_mm256_set1_epi32(pair as i32));
+    fn splat_pair(self, pair: u32) -> [__m256i; 2] {
+        [present!(_mm256_set1_epi32(pair as i32)); 2]
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sums: [__m256i; 2], left: [__m256i; 2], right: [__m256i; 2]) -> [__m256i; 2] {
         if VNNI {
             return present!([
-                _mm256_dpwssd_avx_epi32(sums[0], pairs[0], pair),
-                _mm256_dpwssd_avx_epi32(sums[1], pairs[1], pair),
+                _mm256_dpwssd_avx_epi32(sums[0], left[0], right[0]),
+                _mm256_dpwssd_avx_epi32(sums[1], left[1], right[1]),
             ]);
         }
         present!([
-            _mm256_add_epi32(sums[0], _mm256_madd_epi16(pairs[0], pair)),
-            _mm256_add_epi32(sums[1], _mm256_madd_epi16(pairs[1], pair)),
+            _mm256_add_epi32(sums[0], _mm256_madd_epi16(left[0], right[0])),
+            _mm256_add_epi32(sums[1], _mm256_madd_epi16(left[1], right[1])),
         ])
     }
 
@@ -340,13 +368,62 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 }
 
-/// The sum of sixteen signed bytes.
+/// What sums begin with: so much for each unit of four bits, and half of one.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn sum_of_bytes(bytes: __m128i) -> i32 {
-    // The instruction adds unsigned bytes, eight at a time: each is made larger by 128.
-    let unsigned = _mm_xor_si128(bytes, _mm_set1_epi8(i8::MIN));
-    let halves = _mm_sad_epu8(unsigned, _mm_setzero_si128());
-    let sum = _mm_add_epi32(halves, _mm_unpackhi_epi64(halves, halves));
-    _mm_cvtsi128_si32(sum) - 128 * LANES as i32
+fn start<const BITS: u32>([even, odd]: [i32; 2]) -> __m256i {
+    let start = _mm256_set1_epi64x(i64::from(odd) << 32 | i64::from(even as u32));
+    let start = _mm256_sll_epi32(start, _mm_cvtsi32_si128(BITS as i32 - 4));
+    _mm256_add_epi32(start, _mm256_set1_epi32(1 << (BITS - 4) >> 1))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn added(sums: [__m256i; 2], to_each: __m256i) -> [__m256i; 2] {
+    [_mm256_add_epi32(sums[0], to_each), _mm256_add_epi32(sums[1], to_each)]
+}
+
+/// The sums of neighbours of 16 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn widened(pairs: [__m256i; 2]) -> [__m256i; 2] {
+    let ones = _mm256_set1_epi16(1);
+    [_mm256_madd_epi16(pairs[0], ones), _mm256_madd_epi16(pairs[1], ones)]
+}
+
+/// To the nearest whole numbers, of eight bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn bytes(values: [__m256; 2]) -> __m128i {
+    let (low, high) = (_mm256_cvtps_epi32(values[0]), _mm256_cvtps_epi32(values[1]));
+    // Packing works in each half of a register: the quarters come as 0, 2, 1, 3.
+    let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
+    _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words))
+}
+
+/// The bytes of two halves, their quads in turns, and minus eight times their sums.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn quads([first, second]: [[__m128i; 2]; 2]) -> ([[i8; 8]; 8], [[i32; 2]; 2]) {
+    let parts = [
+        _mm256_set_m128i(_mm_unpackhi_epi32(first[0], second[0]), _mm_unpacklo_epi32(first[0], second[0])),
+        _mm256_set_m128i(_mm_unpackhi_epi32(first[1], second[1]), _mm_unpacklo_epi32(first[1], second[1])),
+    ];
+    let (eights, minus_ones) = (_mm256_set1_epi8(8), _mm256_set1_epi16(-1));
+    // Of each part four pairs of lanes, of the first half and the second.
+    let lanes = [
+        _mm256_madd_epi16(_mm256_maddubs_epi16(eights, parts[0]), minus_ones),
+        _mm256_madd_epi16(_mm256_maddubs_epi16(eights, parts[1]), minus_ones),
+    ];
+    let low = _mm256_unpacklo_epi64(lanes[0], lanes[1]);
+    let both = _mm256_add_epi32(low, _mm256_unpackhi_epi64(lanes[0], lanes[1]));
+    let both = _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256::<1>(both));
+    let (mut quads, mut sums) = ([[0; 8]; 8], [[0; 2]; 2]);
+    // SAFETY: the arrays are as large as what is written, unaligned.
+    unsafe {
+        _mm256_storeu_si256(quads.as_mut_ptr().cast(), parts[0]);
+        _mm256_storeu_si256(quads[4..].as_mut_ptr().cast(), parts[1]);
+        _mm_storeu_si128(sums.as_mut_ptr().cast(), both);
+    }
+    (quads, sums)
 }

@@ -2,8 +2,8 @@
 
 #![expect(unsafe_code, reason = "instructions that the CPU must have")]
 
-use super::avx2::sum_of_bytes;
-use super::simd::{DOTS_OFFSET, HalfBits, Kernel, LANES, Simd};
+use super::avx2::quads;
+use super::simd::{HalfBits, Kernel, LANES, Simd};
 use std::arch::{asm, x86_64::*};
 
 /// The proof that this CPU has the instructions.
@@ -38,7 +38,6 @@ impl Simd for Avx512 {
     type Bytes = __m512i;
     type Pairs = __m512i;
     const ROWS: usize = 8;
-    const DOTS_OF_BYTES: bool = true;
 
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c")]
@@ -148,14 +147,30 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn to_i8(self, values: __m512) -> ([i8; LANES], i32) {
-        let mut bytes = [0; LANES];
-        let sum = present!({
-            let narrow = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(values));
-            _mm_storeu_si128(bytes.as_mut_ptr().cast(), narrow);
-            sum_of_bytes(narrow)
-        });
-        (bytes, sum)
+    fn maxima(self, [first, second]: [__m512; 2]) -> [f32; 2] {
+        present!({
+            let low = _mm512_shuffle_f32x4::<0b01_00_01_00>(first, second);
+            let both = _mm512_max_ps(low, _mm512_shuffle_f32x4::<0b11_10_11_10>(first, second));
+            let both = _mm512_max_ps(both, _mm512_shuffle_f32x4::<0b10_11_00_01>(both, both));
+            let both = _mm512_max_ps(both, _mm512_permute_ps::<0b01_00_11_10>(both));
+            let both = _mm512_max_ps(both, _mm512_permute_ps::<0b10_11_00_01>(both));
+            let second = _mm512_extractf32x4_ps::<2>(both);
+            [_mm_cvtss_f32(_mm512_castps512_ps128(both)), _mm_cvtss_f32(second)]
+        })
+    }
+
+    #[inline(always)]
+    fn to_quads(self, [[first, second], [third, fourth]]: [[__m512; 2]; 2]) -> ([[i8; 8]; 8], [[i32; 2]; 2]) {
+        present!(quads([
+            [
+                _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(first)),
+                _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(second))
+            ],
+            [
+                _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(third)),
+                _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(fourth))
+            ],
+        ]))
     }
 
     #[inline(always)]
@@ -166,34 +181,45 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn prefetch(self, bytes: &[u8; 4 * LANES], distance: usize) {
         // Any address will do: one that is not mapped is not fetched.
-        present!(_mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(distance).cast()));
+        present!(_mm_prefetch::<_MM_HINT_T1>(bytes.as_ptr().wrapping_add(distance).cast()));
     }
 
     #[inline(always)]
-    fn nibbles(self, bytes: __m512i) -> (__m512i, __m512i) {
+    fn low_nibbles(self, bytes: __m512i) -> __m512i {
+        present!(_mm512_and_si512(bytes, _mm512_set1_epi8(0xf)))
+    }
+
+    #[inline(always)]
+    fn high_nibbles(self, bytes: __m512i) -> __m512i {
+        present!(_mm512_and_si512(_mm512_srli_epi16::<4>(bytes), _mm512_set1_epi8(0xf)))
+    }
+
+    #[inline(always)]
+    fn begin_dots<const BITS: u32>(self, [even, odd]: [i32; 2]) -> __m512i {
+        let start = present!(_mm512_set1_epi64(i64::from(odd) << 32 | i64::from(even as u32)));
         present!({
-            let mask = _mm512_set1_epi8(0xf);
-            (_mm512_and_si512(bytes, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask))
+            let start = _mm512_sll_epi32(start, _mm_cvtsi32_si128(BITS as i32 - 4));
+            _mm512_add_epi32(start, _mm512_set1_epi32(1 << (BITS - 4) >> 1))
         })
     }
 
     #[inline(always)]
-    fn no_dots<const BITS: u32>(self) -> __m512i {
-        present!(_mm512_set1_epi32(DOTS_OFFSET.to_bits() as i32))
+    fn dot<const BITS: u32>(self, sums: __m512i, bytes: __m512i, quads: [i8; 8]) -> __m512i {
+        let quads = i64::from_le_bytes(quads.map(|value| value as u8));
+        present!(_mm512_dpbusd_epi32(sums, bytes, _mm512_set1_epi64(quads)))
     }
 
     #[inline(always)]
-    fn dot<const BITS: u32>(self, sums: __m512i, bytes: __m512i, quad: [i8; 4]) -> __m512i {
-        let quad = i32::from_le_bytes(quad.map(|value| value as u8));
-        present!(_mm512_dpbusd_epi32(sums, bytes, _mm512_set1_epi32(quad)))
-    }
-
-    #[inline(always)]
-    fn scale_dots<const BITS: u32>(self, sums: __m512i, scale: __m512) -> __m512 {
-        // The product with the offset has few enough bits to be exact.
+    fn dots_as_pairs<const BITS: u32>(
+        self,
+        [first, second]: [__m512i; 2],
+        _start: [i32; 2],
+        shifts: u32,
+    ) -> __m512i {
         present!({
-            let offset = _mm512_mul_ps(scale, _mm512_set1_ps(-DOTS_OFFSET));
-            _mm512_fmadd_ps(_mm512_castsi512_ps(sums), scale, offset)
+            let count = _mm_cvtsi32_si128(BITS as i32 - 4);
+            let (first, second) = (_mm512_sra_epi32(first, count), _mm512_sra_epi32(second, count));
+            _mm512_srav_epi16(_mm512_packs_epi32(first, second), self.splat_pair(shifts))
         })
     }
 
@@ -208,19 +234,24 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn dot_pairs(self, sums: __m512i, pairs: __m512i, pair: u32) -> __m512i {
+    fn splat_pair(self, pair: u32) -> __m512i {
+        present!(_mm512_set1_epi32(pair as i32))
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sums: __m512i, left: __m512i, right: __m512i) -> __m512i {
         /// The instruction by its name: the compiler would make two of its intrinsic, a product and a sum.
         #[inline]
         #[target_feature(enable = "avx512f,avx512vnni")]
-        fn dot(mut sums: __m512i, pairs: __m512i, pair: __m512i) -> __m512i {
+        fn dot(mut sums: __m512i, left: __m512i, right: __m512i) -> __m512i {
             // SAFETY: it works on registers alone.
             unsafe {
-                asm!("vpdpwssd {0}, {1}, {2}", inout(zmm_reg) sums, in(zmm_reg) pairs, in(zmm_reg) pair,
+                asm!("vpdpwssd {0}, {1}, {2}", inout(zmm_reg) sums, in(zmm_reg) left, in(zmm_reg) right,
                     options(pure, nomem, nostack, preserves_flags));
             }
             sums
         }
-        present!(dot(sums, pairs, _mm512_set1_epi32(pair as i32)))
+        present!(dot(sums, left, right))
     }
 
     #[inline(always)]

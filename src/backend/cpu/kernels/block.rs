@@ -1,64 +1,120 @@
-//! Activations as integers: blocks of 32 with a scale each.
+//! Activations as integers: blocks of two times 32 that share a scale.
 
-use super::simd::{Kernel, LANES, Simd};
+use super::simd::{Kernel, LANES, Simd, pair};
 
 /// Activations that share a scale.
-pub(in crate::backend::cpu) const BLOCK_LEN: usize = 32;
+pub(in crate::backend::cpu) const BLOCK_LEN: usize = 64;
+/// As many as a stored block of weights has. Each half has a power of two of its own, so that an activation far from the
+/// rest costs the quants of the other half nothing: only their sum of products is rounded to what the block's is.
+pub(in crate::backend::cpu) const HALF_LEN: usize = 32;
 
-/// 32 activations, each about `scale * quants[i]`.
+/// Beyond it a sum of products, and half of what shifting takes off, would not fit into 16 bits.
+pub(super) const MAX_SHIFT: u32 = 8;
+
+/// 64 activations, those of a half each about `scale / 2^shift * quant`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[repr(C)]
+// Aligned so that no eight quants lie in two cache lines.
+#[repr(C, align(8))]
 pub(in crate::backend::cpu) struct Block {
-    /// In -127..=127.
-    pub(super) quants: [i8; BLOCK_LEN],
+    /// In -127..=127: four of the first half, four of the second, the next four of the first, and so on.
+    pub(super) quants: [[i8; 8]; HALF_LEN / 4],
+    /// Of each half, where its sums of products begin: at minus eight times the sum of its quants, so that they come to
+    /// those of weights around zero, and half of what shifting takes off.
+    pub(super) starts: [i32; 2],
+    /// The same of the first sixteen of each half, and of the last.
+    pub(super) part_starts: [[i32; 2]; 2],
+    /// A pair: of each half, eight times the sum of its quants, shifted as its products are.
+    pub(super) sums: u32,
+    /// A pair: of each half.
+    pub(super) shifts: u32,
     pub(super) scale: f32,
-    /// `scale` times the sum of all quants: what a weight that is the same for the whole block meets.
-    pub(super) scaled_sum: f32,
-    /// The same of each half.
-    pub(super) scaled_half_sums: [f32; 2],
 }
 
 impl Block {
+    /// The nearest block to the values of two halves.
     #[inline(always)]
-    pub(super) fn quad(&self, idx: usize) -> [i8; 4] {
-        [self.quants[4 * idx], self.quants[4 * idx + 1], self.quants[4 * idx + 2], self.quants[4 * idx + 3]]
+    pub(super) fn quantise<S: Simd>(simd: S, values: [[S::Floats; 2]; 2]) -> Self {
+        const LARGEST: f32 = 127.0;
+        /// What is smaller has no inverse, and counts as zero.
+        const SMALLEST: f32 = 1e-30;
+        let [[first, second], [third, fourth]] = values;
+        let halves = simd.maxima([
+            simd.max(simd.abs(first), simd.abs(second)),
+            simd.max(simd.abs(third), simd.abs(fourth)),
+        ]);
+        let largest = if halves[0] > halves[1] { halves[0] } else { halves[1] };
+        // The bits of a float are its exponent, then the rest: in their difference the rest borrows from the exponent
+        // just where twice the smaller would be too large.
+        let shifts =
+            halves.map(|half| (largest.to_bits().saturating_sub(half.to_bits()) >> 23).min(MAX_SHIFT));
+        let inverse = if largest >= SMALLEST { LARGEST / largest } else { 0.0 };
+        // No number if a half is none: what is largest of the two does not say so.
+        let scale = largest * (1.0 / LARGEST) + 0.0 * halves[0] + 0.0 * halves[1];
+        Self::round(simd, values, inverse, scale, shifts)
+    }
+
+    /// The block of the values times `inverse`, and of each half by its shift.
+    #[inline(always)]
+    fn round<S: Simd>(
+        simd: S,
+        [[first, second], [third, fourth]]: [[S::Floats; 2]; 2],
+        inverse: f32,
+        scale: f32,
+        shifts: [u32; 2],
+    ) -> Self {
+        let factors = shifts.map(|shift| inverse * f32::from_bits((shift + 127) << 23));
+        let (low, high) = (simd.splat(factors[0]), simd.splat(factors[1]));
+        let first = [simd.mul(first, low), simd.mul(second, low)];
+        let second = [simd.mul(third, high), simd.mul(fourth, high)];
+        let (quants, parts) = simd.to_quads([first, second]);
+        let roundings = shifts.map(|shift| 1 << shift >> 1);
+        let wholes = [0, 1].map(|half| parts[0][half] + parts[1][half]);
+        let starts = |sums: [i32; 2]| [sums[0] + roundings[0], sums[1] + roundings[1]];
+        let sums = [0, 1].map(|half: usize| (roundings[half] - wholes[half]) >> shifts[half]);
+        Self {
+            quants,
+            starts: starts(wholes),
+            part_starts: [starts(parts[0]), starts(parts[1])],
+            sums: pair(sums),
+            shifts: pair(shifts.map(|shift| shift as i32)),
+            scale,
+        }
     }
 
     #[cfg(test)]
-    pub(super) fn of_whole(quant: impl FnMut(usize) -> i8) -> Self {
-        let quants: [i8; BLOCK_LEN] = std::array::from_fn(quant);
-        let sum = |quants: &[i8]| quants.iter().map(|&quant| f32::from(quant)).sum::<f32>();
-        let scaled_half_sums = [sum(&quants[..LANES]), sum(&quants[LANES..])];
-        Self { quants, scale: 1.0, scaled_sum: scaled_half_sums.iter().sum(), scaled_half_sums }
+    pub(super) fn of_whole(shifts: [u32; 2], quant: impl Fn(usize) -> i8) -> Self {
+        let value = |idx: usize| f32::from(quant(idx)) * 0.5f32.powi(shifts[idx / HALF_LEN] as i32);
+        let values = [0, 1].map(|half| {
+            [0, 1].map(|part| std::array::from_fn(|lane| value(half * HALF_LEN + part * LANES + lane)))
+        });
+        Self::round(super::portable::Portable, values, 1.0, 1.0, shifts)
     }
 
-    /// The nearest block to 32 values.
-    #[inline(always)]
-    pub(super) fn quantise<S: Simd>(simd: S, values: [S::Floats; 2]) -> Self {
-        const LARGEST: f32 = 127.0;
-        let [first, second] = values;
-        let largest = simd.maximum(simd.max(simd.abs(first), simd.abs(second)));
-        let inverse = simd.splat(if largest > 0.0 { LARGEST / largest } else { 0.0 });
-        let (first, first_sum) = simd.to_i8(simd.mul(first, inverse));
-        let (second, second_sum) = simd.to_i8(simd.mul(second, inverse));
-        let scale = largest * (1.0 / LARGEST);
-        let mut quants = [0; BLOCK_LEN];
-        quants[..LANES].copy_from_slice(&first);
-        quants[LANES..].copy_from_slice(&second);
-        let scaled_half_sums = [scale * first_sum as f32, scale * second_sum as f32];
-        Self { quants, scale, scaled_sum: scale * (first_sum + second_sum) as f32, scaled_half_sums }
+    /// The quant of an activation.
+    #[cfg(test)]
+    pub(super) fn quant(&self, idx: usize) -> i8 {
+        let (half, at) = (idx / HALF_LEN, idx % HALF_LEN);
+        self.quants[at / 4][4 * half + at % 4]
     }
 }
 
-/// Two times sixteen values.
+/// 64 values, or 32 and as many zeros.
 #[inline(always)]
-pub(super) fn load_pair<S: Simd>(simd: S, values: &[f32; BLOCK_LEN]) -> [S::Floats; 2] {
-    let (halves, _) = values.as_chunks::<LANES>();
-    [simd.load(&halves[0]), simd.load(&halves[1])]
+pub(super) fn load_halves<S: Simd>(simd: S, values: &[f32]) -> [[S::Floats; 2]; 2] {
+    let (parts, rest) = values.as_chunks::<LANES>();
+    debug_assert!(rest.is_empty());
+    match parts {
+        [first, second, third, fourth] => {
+            [[simd.load(first), simd.load(second)], [simd.load(third), simd.load(fourth)]]
+        }
+        [first, second] => [[simd.load(first), simd.load(second)], [simd.splat(0.0); 2]],
+        _ => unreachable!("a row is whole halves of blocks"),
+    }
 }
 
 /// A row of values as blocks.
 pub(in crate::backend::cpu) struct Quantise<'a> {
+    /// Whole halves of blocks.
     pub(in crate::backend::cpu) values: &'a [f32],
     pub(in crate::backend::cpu) blocks: &'a mut [Block],
 }
@@ -68,10 +124,9 @@ impl Kernel for Quantise<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let (values, rest) = self.values.as_chunks::<BLOCK_LEN>();
-        debug_assert!(rest.is_empty() && values.len() == self.blocks.len());
-        for (values, block) in values.iter().zip(self.blocks) {
-            *block = Block::quantise(simd, load_pair(simd, values));
+        debug_assert!(self.values.len().div_ceil(BLOCK_LEN) == self.blocks.len());
+        for (values, block) in self.values.chunks(BLOCK_LEN).zip(self.blocks) {
+            *block = Block::quantise(simd, load_halves(simd, values));
         }
     }
 }

@@ -126,8 +126,9 @@ impl Kept for u32 {
                 keys[idx] = simd.load_pairs(&blocks[idx][pair]);
             }
             for query in 0..QUERIES {
+                let numbers = simd.splat_pair(numbers[query][pair]);
                 for idx in 0..BLOCKS {
-                    sums[query][idx] = simd.dot_pairs(sums[query][idx], keys[idx], numbers[query][pair]);
+                    sums[query][idx] = simd.dot_pairs(sums[query][idx], keys[idx], numbers);
                 }
             }
         }
@@ -217,9 +218,9 @@ impl<const QUERIES: usize> Weighted<'_, QUERIES> {
                 values[idx] = simd.load_pairs(&row[idx]);
             }
             for query in 0..QUERIES {
-                let number = numbers[query].as_flattened()[pair];
+                let numbers = simd.splat_pair(numbers[query].as_flattened()[pair]);
                 for idx in 0..VECTORS {
-                    sums[query][idx] = simd.dot_pairs(sums[query][idx], values[idx], number);
+                    sums[query][idx] = simd.dot_pairs(sums[query][idx], values[idx], numbers);
                 }
             }
         }

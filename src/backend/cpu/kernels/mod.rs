@@ -25,9 +25,9 @@ mod simd;
 pub(super) use attention::{Attend, HeadShape, Keep, Kept, MAX_HEAD_DIM, POSITIONS_PER_BLOCK, Query};
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx512_bf16::{BF16_INPUTS, Bf16Dots, Bf16Pair, Bf16Product};
-pub(super) use block::{BLOCK_LEN, Block, Quantise};
-pub(super) use norm::{Gate, RmsNorm};
-pub(super) use product::{Finish, FloatProduct, IntegerProduct};
+pub(super) use block::{BLOCK_LEN, Block, HALF_LEN, Quantise};
+pub(super) use norm::{Gate, GateBlocks, RmsNorm};
+pub(super) use product::{Finish, FloatProduct, IntegerProduct, LINE_BYTES, MAX_SCALE, output_of};
 pub(super) use simd::{Bf16Bits, Element, HalfBits, Kernel, LANES, Simd};
 
 /// An instruction set that this CPU has.

@@ -60,7 +60,6 @@ impl Simd for Neon {
     /// The first ones of the pairs, and the second ones.
     type Pairs = [[int16x4_t; REGISTERS]; 2];
     const ROWS: usize = 4;
-    const DOTS_OF_BYTES: bool = true;
 
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "neon,dotprod")]
@@ -174,16 +173,24 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn to_i8(self, values: Self::Floats) -> ([i8; LANES], i32) {
-        let mut bytes = [0; LANES];
-        let sum = present!({
-            let whole: Self::Ints = each!(I => vcvtnq_s32_f32(values[I]));
-            let low = vcombine_s16(vmovn_s32(whole[0]), vmovn_s32(whole[1]));
-            let high = vcombine_s16(vmovn_s32(whole[2]), vmovn_s32(whole[3]));
-            vst1q_s8(bytes.as_mut_ptr(), vcombine_s8(vqmovn_s16(low), vqmovn_s16(high)));
-            vaddvq_s32(vaddq_s32(vaddq_s32(whole[0], whole[1]), vaddq_s32(whole[2], whole[3])))
-        });
-        (bytes, sum)
+    fn maxima(self, [first, second]: [Self::Floats; 2]) -> [f32; 2] {
+        [self.maximum(first), self.maximum(second)]
+    }
+
+    #[inline(always)]
+    fn to_quads(self, [first, second]: [[Self::Floats; 2]; 2]) -> ([[i8; 8]; 8], [[i32; 2]; 2]) {
+        let (mut quads, mut starts) = ([[0; 8]; 8], [[0; 2]; 2]);
+        for part in 0..2 {
+            present!({
+                let halves = [bytes(first[part]), bytes(second[part])];
+                let [low, high] = [vreinterpretq_s32_s8(halves[0]), vreinterpretq_s32_s8(halves[1])];
+                let to = quads[4 * part..].as_mut_ptr().cast::<i8>();
+                vst1q_s8(to, vreinterpretq_s8_s32(vzip1q_s32(low, high)));
+                vst1q_s8(to.add(LANES), vreinterpretq_s8_s32(vzip2q_s32(low, high)));
+                starts[part] = [-8 * i32::from(vaddlvq_s8(halves[0])), -8 * i32::from(vaddlvq_s8(halves[1]))];
+            });
+        }
+        (quads, starts)
     }
 
     #[inline(always)]
@@ -195,39 +202,57 @@ impl Simd for Neon {
     fn prefetch(self, bytes: &[u8; 4 * LANES], distance: usize) {
         // Any address will do: one that is not mapped is not fetched.
         let address = bytes.as_ptr().wrapping_add(distance);
-        present!(asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, readonly, preserves_flags)));
+        present!(asm!("prfm pldl2keep, [{}]", in(reg) address, options(nostack, readonly, preserves_flags)));
     }
 
     #[inline(always)]
-    fn nibbles(self, bytes: Self::Bytes) -> (Self::Bytes, Self::Bytes) {
-        (each!(I => vandq_u8(bytes[I], vdupq_n_u8(0xf))), each!(I => vshrq_n_u8::<4>(bytes[I])))
+    fn low_nibbles(self, bytes: Self::Bytes) -> Self::Bytes {
+        each!(I => vandq_u8(bytes[I], vdupq_n_u8(0xf)))
     }
 
     #[inline(always)]
-    fn no_dots<const BITS: u32>(self) -> Self::Ints {
-        [present!(vdupq_n_s32(0)); REGISTERS]
+    fn high_nibbles(self, bytes: Self::Bytes) -> Self::Bytes {
+        each!(I => vshrq_n_u8::<4>(bytes[I]))
+    }
+
+    // The instruction takes signed bytes: of eight bits they become so by 128 less.
+    #[inline(always)]
+    fn begin_dots<const BITS: u32>(self, start: [i32; 2]) -> Self::Ints {
+        let [even, odd] = if BITS == 8 { [0; 2] } else { start };
+        let units = |start: i32| (start << (BITS - 4)) + (1 << (BITS - 4) >> 1);
+        let both = i64::from(units(odd)) << 32 | i64::from(units(even) as u32);
+        [present!(vreinterpretq_s32_s64(vdupq_n_s64(both))); REGISTERS]
     }
 
     #[inline(always)]
-    fn dot<const BITS: u32>(self, sums: Self::Ints, bytes: Self::Bytes, quad: [i8; 4]) -> Self::Ints {
-        let quad =
-            present!(vreinterpretq_s8_s32(vdupq_n_s32(i32::from_ne_bytes(quad.map(|value| value as u8)))));
-        if BITS < 8 {
-            return each!(I => added_dot(sums[I], vreinterpretq_s8_u8(bytes[I]), quad));
-        }
-        // The instruction takes signed bytes: they become so by 128 less, which are twice 64 in the product.
-        present!({
-            let halves = added_dot(vdupq_n_s32(0), vdupq_n_s8(64), quad);
-            let offset = vshlq_n_s32::<1>(halves);
-            let signed: [int8x16_t; REGISTERS] =
-                each!(I => vreinterpretq_s8_u8(veorq_u8(bytes[I], vdupq_n_u8(0x80))));
-            each!(I => added_dot(vaddq_s32(sums[I], offset), signed[I], quad))
-        })
+    fn dot<const BITS: u32>(self, sums: Self::Ints, bytes: Self::Bytes, quads: [i8; 8]) -> Self::Ints {
+        let quads =
+            present!(vreinterpretq_s8_s64(vdupq_n_s64(i64::from_ne_bytes(quads.map(|value| value as u8)))));
+        let sign = if BITS == 8 { 0x80 } else { 0 };
+        each!(I => added_dot(sums[I], vreinterpretq_s8_u8(veorq_u8(bytes[I], vdupq_n_u8(sign))), quads))
     }
 
     #[inline(always)]
-    fn scale_dots<const BITS: u32>(self, sums: Self::Ints, scale: Self::Floats) -> Self::Floats {
-        each!(I => vmulq_f32(vcvtq_f32_s32(sums[I]), scale[I]))
+    fn dots_as_pairs<const BITS: u32>(
+        self,
+        [first, second]: [Self::Ints; 2],
+        _start: [i32; 2],
+        shifts: u32,
+    ) -> Self::Pairs {
+        let [low, high] = [shifts as i16, (shifts >> 16) as i16];
+        let half = |shift: i16| if BITS == 8 { 1 << shift >> 1 << (BITS - 4) } else { 0i32 };
+        let half =
+            present!(vreinterpretq_s32_s64(vdupq_n_s64(i64::from(half(high)) << 32 | i64::from(half(low)))));
+        // To the left by less than nothing.
+        let bits = present!(vdupq_n_s32(4 - BITS as i32));
+        let first: [int16x4_t; REGISTERS] =
+            each!(I => vqmovn_s32(vshlq_s32(vaddq_s32(first[I], half), bits)));
+        let second: [int16x4_t; REGISTERS] =
+            each!(I => vqmovn_s32(vshlq_s32(vaddq_s32(second[I], half), bits)));
+        [
+            each!(I => vshl_s16(vuzp1_s16(first[I], second[I]), vdup_n_s16(-low))),
+            each!(I => vshl_s16(vuzp2_s16(first[I], second[I]), vdup_n_s16(-high))),
+        ]
     }
 
     #[inline(always)]
@@ -242,9 +267,14 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn dot_pairs(self, sums: Self::Ints, [first, second]: Self::Pairs, pair: u32) -> Self::Ints {
-        let sums: Self::Ints = each!(I => vmlal_n_s16(sums[I], first[I], pair as i16));
-        each!(I => vmlal_n_s16(sums[I], second[I], (pair >> 16) as i16))
+    fn splat_pair(self, pair: u32) -> Self::Pairs {
+        [pair as i16, (pair >> 16) as i16].map(|number| [present!(vdup_n_s16(number)); REGISTERS])
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sums: Self::Ints, left: Self::Pairs, right: Self::Pairs) -> Self::Ints {
+        let sums: Self::Ints = each!(I => vmlal_s16(sums[I], left[0][I], right[0][I]));
+        each!(I => vmlal_s16(sums[I], left[1][I], right[1][I]))
     }
 
     #[inline(always)]
@@ -266,6 +296,20 @@ impl Simd for Neon {
     fn in_order(self, sums: Self::Ints) -> Self::Ints {
         sums
     }
+}
+
+/// To the nearest whole numbers, of eight bits.
+///
+/// # Safety
+/// The CPU must have NEON.
+#[inline(always)]
+unsafe fn bytes(values: [float32x4_t; REGISTERS]) -> int8x16_t {
+    let whole: [int32x4_t; REGISTERS] = each!(I => vcvtnq_s32_f32(values[I]));
+    present!({
+        let low = vcombine_s16(vqmovn_s32(whole[0]), vqmovn_s32(whole[1]));
+        let high = vcombine_s16(vqmovn_s32(whole[2]), vqmovn_s32(whole[3]));
+        vcombine_s8(vqmovn_s16(low), vqmovn_s16(high))
+    })
 }
 
 /// Four `f16`, by their bits, as `f32`.

@@ -1,9 +1,10 @@
 //! What happens to a row between matrix products: the norm, and the gated activation.
 
 use super::{
-    block::{BLOCK_LEN, Block, load_pair},
+    block::{BLOCK_LEN, Block, load_halves},
     simd::{Kernel, LANES, Simd, exp2},
 };
+use crate::backend::cpu::view::{View, ViewMut};
 use std::f32::consts::LOG2_E;
 
 /// `x / sqrt(mean(x²) + epsilon) * weight` of one row, as floats, blocks or both.
@@ -32,16 +33,16 @@ impl Kernel for RmsNorm<'_> {
         let sum = simd.sum(squares) + rest.iter().map(|value| value * value).sum::<f32>();
         let factor = 1.0 / (sum / input.len() as f32 + epsilon).sqrt();
 
-        if !blocks.is_empty() {
-            let (input, _) = input.as_chunks::<BLOCK_LEN>();
-            let (weight, _) = weight.as_chunks::<BLOCK_LEN>();
-            for ((values, weight), block) in input.iter().zip(weight).zip(blocks) {
-                let (values, weights) = (load_pair(simd, values), load_pair(simd, weight));
-                let factor = simd.splat(factor);
-                let first = simd.mul(simd.mul(values[0], factor), weights[0]);
-                let second = simd.mul(simd.mul(values[1], factor), weights[1]);
-                *block = Block::quantise(simd, [first, second]);
+        let weighted = input.chunks(BLOCK_LEN).zip(weight.chunks(BLOCK_LEN));
+        for ((values, weights), block) in weighted.zip(blocks) {
+            let (values, weights) = (load_halves(simd, values), load_halves(simd, weights));
+            let mut normed = values;
+            for (idx, half) in normed.iter_mut().enumerate() {
+                for (part, value) in half.iter_mut().enumerate() {
+                    *value = simd.mul(simd.mul(*value, simd.splat(factor)), weights[idx][part]);
+                }
             }
+            *block = Block::quantise(simd, normed);
         }
         for ((value, weight), to) in input.iter().zip(weight).zip(floats) {
             *to = value * factor * weight;
@@ -73,6 +74,32 @@ impl Kernel for Gate<'_> {
             let gated = silu_times(simd, simd.load(&gate), simd.load(&up));
             simd.store(gated, &mut gate);
             gates_rest.copy_from_slice(&gate[..gates_rest.len()]);
+        }
+    }
+}
+
+/// `silu(gate) * up` of rows of a block or half of one, as blocks.
+pub(in crate::backend::cpu) struct GateBlocks<'a> {
+    pub(in crate::backend::cpu) gate: View<'a, f32>,
+    pub(in crate::backend::cpu) up: View<'a, f32>,
+    /// One column.
+    pub(in crate::backend::cpu) blocks: ViewMut<'a, Block>,
+}
+
+impl Kernel for GateBlocks<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        for row in 0..self.gate.rows() {
+            let mut gated = load_halves(simd, self.gate.row(row));
+            let ups = load_halves(simd, self.up.row(row));
+            for half in 0..2 {
+                for part in 0..2 {
+                    gated[half][part] = silu_times(simd, gated[half][part], ups[half][part]);
+                }
+            }
+            self.blocks.row(row)[0] = Block::quantise(simd, gated);
         }
     }
 }

@@ -13,7 +13,6 @@ impl Simd for Portable {
     type Bytes = [u8; 4 * LANES];
     type Pairs = [[i16; 2]; LANES];
     const ROWS: usize = 8;
-    const DOTS_OF_BYTES: bool = true;
 
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
         kernel.run(self)
@@ -116,9 +115,16 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn to_i8(self, values: [f32; LANES]) -> ([i8; LANES], i32) {
-        let bytes = values.map(|value| value.round_ties_even() as i8);
-        (bytes, bytes.iter().map(|&byte| i32::from(byte)).sum())
+    fn maxima(self, values: [[f32; LANES]; 2]) -> [f32; 2] {
+        values.map(|values| self.maximum(values))
+    }
+
+    #[inline(always)]
+    fn to_quads(self, halves: [[[f32; LANES]; 2]; 2]) -> ([[i8; 8]; 8], [[i32; 2]; 2]) {
+        let halves = halves.map(|half| half.map(|part| part.map(|value| value.round_ties_even() as i8)));
+        let quads = from_fn(|quad| from_fn(|idx| halves[idx / 4][quad / 4][4 * (quad % 4) + idx % 4]));
+        let start = |part: [i8; LANES]| -8 * part.iter().map(|&byte| i32::from(byte)).sum::<i32>();
+        (quads, from_fn(|part| from_fn(|half| start(halves[half][part]))))
     }
 
     #[inline(always)]
@@ -130,25 +136,47 @@ impl Simd for Portable {
     fn prefetch(self, _bytes: &[u8; 4 * LANES], _distance: usize) {}
 
     #[inline(always)]
-    fn nibbles(self, bytes: [u8; 4 * LANES]) -> ([u8; 4 * LANES], [u8; 4 * LANES]) {
-        (bytes.map(|byte| byte & 0xf), bytes.map(|byte| byte >> 4))
+    fn low_nibbles(self, bytes: [u8; 4 * LANES]) -> [u8; 4 * LANES] {
+        bytes.map(|byte| byte & 0xf)
     }
 
     #[inline(always)]
-    fn no_dots<const BITS: u32>(self) -> [i32; LANES] {
-        [0; LANES]
+    fn high_nibbles(self, bytes: [u8; 4 * LANES]) -> [u8; 4 * LANES] {
+        bytes.map(|byte| byte >> 4)
     }
 
     #[inline(always)]
-    fn dot<const BITS: u32>(self, sums: [i32; LANES], bytes: [u8; 4 * LANES], quad: [i8; 4]) -> [i32; LANES] {
+    fn begin_dots<const BITS: u32>(self, start: [i32; 2]) -> [i32; LANES] {
+        from_fn(|lane| (start[lane % 2] << (BITS - 4)) + (1 << (BITS - 4) >> 1))
+    }
+
+    #[inline(always)]
+    fn dot<const BITS: u32>(
+        self,
+        sums: [i32; LANES],
+        bytes: [u8; 4 * LANES],
+        quads: [i8; 8],
+    ) -> [i32; LANES] {
         from_fn(|lane| {
-            (0..4).fold(sums[lane], |sum, idx| sum + i32::from(bytes[4 * lane + idx]) * i32::from(quad[idx]))
+            let product =
+                |idx: usize| i32::from(bytes[4 * lane + idx]) * i32::from(quads[4 * (lane % 2) + idx]);
+            (0..4).fold(sums[lane], |sum, idx| sum + product(idx))
         })
     }
 
     #[inline(always)]
-    fn scale_dots<const BITS: u32>(self, sums: [i32; LANES], scale: [f32; LANES]) -> [f32; LANES] {
-        from_fn(|lane| sums[lane] as f32 * scale[lane])
+    fn dots_as_pairs<const BITS: u32>(
+        self,
+        groups: [[i32; LANES]; 2],
+        _start: [i32; 2],
+        shifts: u32,
+    ) -> [[i16; 2]; LANES] {
+        let shifts = halves(shifts);
+        from_fn(|lane| {
+            let at = lane / 4 * 4 + lane % 2 * 2;
+            let sum = |idx: usize| groups[lane % 4 / 2][at + idx] >> (BITS - 4) >> shifts[idx];
+            [sum(0) as i16, sum(1) as i16]
+        })
     }
 
     #[inline(always)]
@@ -162,9 +190,19 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn dot_pairs(self, sums: [i32; LANES], pairs: [[i16; 2]; LANES], pair: u32) -> [i32; LANES] {
-        let [first, second] = halves(pair).map(i32::from);
-        from_fn(|lane| sums[lane] + i32::from(pairs[lane][0]) * first + i32::from(pairs[lane][1]) * second)
+    fn splat_pair(self, pair: u32) -> [[i16; 2]; LANES] {
+        [halves(pair); LANES]
+    }
+
+    #[inline(always)]
+    fn dot_pairs(
+        self,
+        sums: [i32; LANES],
+        left: [[i16; 2]; LANES],
+        right: [[i16; 2]; LANES],
+    ) -> [i32; LANES] {
+        let product = |lane: usize, idx: usize| i32::from(left[lane][idx]) * i32::from(right[lane][idx]);
+        from_fn(|lane| sums[lane].wrapping_add(product(lane, 0)).wrapping_add(product(lane, 1)))
     }
 
     #[inline(always)]

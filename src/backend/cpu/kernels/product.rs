@@ -1,22 +1,25 @@
 //! Matrix products, sixteen outputs at a time.
 //!
-//! A panel is sixteen neighbouring outputs of a matrix, laid out so that one load takes the next four
-//! inputs (integers) or the next input (floats) of all sixteen. Up to [`Simd::ROWS`] rows of activations pass
+//! A panel is sixteen neighbouring outputs of a matrix, laid out so that one load takes the next eight
+//! inputs of half of them (integers) or the next input of all (floats). Up to [`Simd::ROWS`] rows of activations pass
 //! each weight as it is unpacked, so that a few rows cost what reading the weights costs.
 
 use super::{
-    block::{BLOCK_LEN, Block},
+    block::{Block, HALF_LEN},
     simd::{Element, Kernel, LANES, Simd},
 };
 use crate::backend::cpu::view::{View, ViewMut};
 use std::ops::Range;
 
-/// Bytes that four inputs of a panel take.
-const QUAD_BYTES: usize = 4 * LANES;
-const QUADS_PER_BLOCK: usize = BLOCK_LEN / 4;
+/// Bytes that are loaded at once: four for each lane.
+pub(in crate::backend::cpu) const LINE_BYTES: usize = 4 * LANES;
+const QUADS_PER_HALF: usize = HALF_LEN / 4;
 
-/// How far ahead weights are asked for: the processor's own guesses stop where a page of memory ends.
-const PREFETCH_BYTES: usize = 4096;
+/// How many bytes ahead weights are asked for. A row or two take less time than weights to be read, and what the
+/// processor guesses by itself serves them best; more rows take so long that its guesses come too late or not at all.
+const fn bytes_ahead(rows: usize) -> usize {
+    if rows <= 2 { 2048 } else { 8192 }
+}
 
 /// What is done with a product.
 #[derive(Clone, Copy, Debug)]
@@ -28,22 +31,28 @@ pub(in crate::backend::cpu) enum Finish<'a> {
     Accumulate,
 }
 
-/// `output = finish(input · panelsᵀ)` for weights that are whole numbers with a scale a block.
+/// `output = finish(input · panelsᵀ)` for weights that are whole numbers with a scale for half a block or less.
 ///
-/// A quant has `BITS` bits, and a weight is `scale * (quant - BIAS)`, or `scale * quant + minimum` with `MINIMA`.
+/// A weight is `unit * (scale * (quant - 2^(BITS - 1)) / 2^(BITS - 4) + 8 * offset)`: `unit` is its output's, `quant`
+/// has `BITS` bits, `scale` and `offset` are whole numbers that it shares with its neighbours in the row. There is an
+/// offset with `OFFSETS` alone. So what a block's scale meets is added up in whole numbers: of the multiplications for a
+/// block of four bits, sixteen of nineteen are of its quants.
 pub(in crate::backend::cpu) struct IntegerProduct<
     'a,
-    E,
     const BITS: u32,
-    const MINIMA: bool,
-    const SCALES_PER_BLOCK: usize,
-    const BIAS: i32,
+    const OFFSETS: bool,
+    const PARTS: usize,
 > {
-    /// Of all panels: `[panel, block, quad, lane, 4]`; of four bits, quads 4 to 7 are the high nibbles of
-    /// quads 0 to 3.
-    pub(in crate::backend::cpu) quants: &'a [u8],
-    /// Of all panels: `[panel, block, scale, lane]`, with `MINIMA` each scale followed by the minimum.
-    pub(in crate::backend::cpu) scales: &'a [E],
+    /// Of all panels: `[panel, block, line]`. The first lines of a block have scales, a pair a lane: a number of each
+    /// half of the block. There is a line for each `PARTS`th of a half, and with `OFFSETS` one for the offsets of
+    /// the half; no number is beyond [`MAX_SCALE`].
+    ///
+    /// Then come the quants: `[quad, group, lane, 4]`, the outputs in two groups of eight. The even lanes are inputs of
+    /// the first half of the block, the odd ones of the second; which output a lane is of, [`output_of`] says. Of
+    /// four bits, the two groups lie in one line, the first one in the low bits of its bytes.
+    pub(in crate::backend::cpu) lines: &'a [u8],
+    /// Of all panels: `[panel, lane]`.
+    pub(in crate::backend::cpu) units: &'a [f32],
     /// Panels to multiply with.
     pub(in crate::backend::cpu) panels: Range<usize>,
     pub(in crate::backend::cpu) input: View<'a, Block>,
@@ -52,8 +61,20 @@ pub(in crate::backend::cpu) struct IntegerProduct<
     pub(in crate::backend::cpu) finish: Finish<'a>,
 }
 
-impl<E: Element, const BITS: u32, const MINIMA: bool, const SCALES_PER_BLOCK: usize, const BIAS: i32> Kernel
-    for IntegerProduct<'_, E, BITS, MINIMA, SCALES_PER_BLOCK, BIAS>
+/// Largest scale and offset: the four products of a block with them, of eight times the sum of 32 quants at most, then
+/// fit into 32 bits.
+pub(in crate::backend::cpu) const MAX_SCALE: f32 = 16_384.0;
+
+/// The output of a panel that a lane of quants is of.
+///
+/// Packing two registers of sums into one of 16 bits takes turns between them, four outputs at a time.
+pub(in crate::backend::cpu) fn output_of(group: usize, lane: usize) -> usize {
+    let nth = lane / 2;
+    4 * (nth / 2) + 2 * group + nth % 2
+}
+
+impl<const BITS: u32, const OFFSETS: bool, const PARTS: usize> Kernel
+    for IntegerProduct<'_, BITS, OFFSETS, PARTS>
 {
     type Output = ();
 
@@ -74,137 +95,146 @@ impl<E: Element, const BITS: u32, const MINIMA: bool, const SCALES_PER_BLOCK: us
     }
 }
 
-impl<E: Element, const BITS: u32, const MINIMA: bool, const SCALES_PER_BLOCK: usize, const BIAS: i32>
-    IntegerProduct<'_, E, BITS, MINIMA, SCALES_PER_BLOCK, BIAS>
-{
-    const NIBBLES: bool = BITS == 4;
-    const QUADS_STORED: usize = if Self::NIBBLES { QUADS_PER_BLOCK / 2 } else { QUADS_PER_BLOCK };
-    const SCALE_ROWS: usize = SCALES_PER_BLOCK * if MINIMA { 2 } else { 1 };
+impl<const BITS: u32, const OFFSETS: bool, const PARTS: usize> IntegerProduct<'_, BITS, OFFSETS, PARTS> {
+    const SCALE_LINES: usize = PARTS + if OFFSETS { 1 } else { 0 };
+    const LINES: usize = Self::SCALE_LINES + QUADS_PER_HALF * if BITS == 4 { 1 } else { 2 };
 
     /// The products of `ROWS` rows with one panel; returns how many rows.
     #[inline(always)]
     fn tile<S: Simd, const ROWS: usize>(&mut self, simd: S, panel: usize, first_row: usize) -> usize {
+        const { assert!(!OFFSETS || PARTS == 1, "an offset is of a whole half") };
         let rows = self.input.rows_from::<ROWS>(first_row);
         let n_blocks = rows[0].len();
-        let (quads, _) = self.quants.as_chunks::<QUAD_BYTES>();
-        let quads = &quads[panel * n_blocks * Self::QUADS_STORED..][..n_blocks * Self::QUADS_STORED];
-        let (scales, _) = self.scales.as_chunks::<LANES>();
-        let scales = &scales[panel * n_blocks * Self::SCALE_ROWS..][..n_blocks * Self::SCALE_ROWS];
+        let (lines, _) = self.lines.as_chunks::<LINE_BYTES>();
+        let lines = &lines[panel * n_blocks * Self::LINES..][..n_blocks * Self::LINES];
 
         let mut sums = [simd.splat(0.0); ROWS];
         for block in 0..n_blocks {
-            let quads = &quads[block * Self::QUADS_STORED..][..Self::QUADS_STORED];
-            let scales = &scales[block * Self::SCALE_ROWS..][..Self::SCALE_ROWS];
+            let lines = &lines[block * Self::LINES..][..Self::LINES];
+            let (scales, quants) = lines.split_at(Self::SCALE_LINES);
+            for line in scales {
+                simd.prefetch(line, bytes_ahead(ROWS));
+            }
             let mut blocks = [&rows[0][block]; ROWS];
             for row in 1..ROWS {
                 blocks[row] = &rows[row][block];
             }
-            for part in 0..SCALES_PER_BLOCK {
-                let scale = E::load(simd, &scales[part]);
-                let minima = match MINIMA {
-                    true => E::load(simd, &scales[1]),
-                    false => simd.mul(scale, simd.splat(-BIAS as f32)),
-                };
-                if BITS == 8 && !S::DOTS_OF_BYTES {
-                    const {
-                        assert!(BITS != 8 || SCALES_PER_BLOCK == 1, "all bytes of a block are summed at once")
-                    };
-                    let low = nibble_dots::<S, ROWS, false>(simd, quads, blocks);
-                    add_dots::<S, ROWS, 4>(simd, low, scale, blocks, &mut sums);
-                    let high = nibble_dots::<S, ROWS, true>(simd, quads, blocks);
-                    let scale = simd.mul(scale, simd.splat(16.0));
-                    add_dots::<S, ROWS, 4>(simd, high, scale, blocks, &mut sums);
-                } else {
-                    let dots = self::dots::<S, ROWS, BITS, SCALES_PER_BLOCK>(simd, quads, blocks, part);
-                    add_dots::<S, ROWS, BITS>(simd, dots, scale, blocks, &mut sums);
-                }
+            for part in 0..PARTS {
+                let mut starts = [[0; 2]; ROWS];
                 for row in 0..ROWS {
-                    let sum = match SCALES_PER_BLOCK {
-                        1 => blocks[row].scaled_sum,
-                        _ => blocks[row].scaled_half_sums[part],
-                    };
-                    sums[row] = simd.mul_add(minima, simd.splat(sum), sums[row]);
+                    let block = blocks[row];
+                    starts[row] = if PARTS == 1 { block.starts } else { block.part_starts[part] };
+                }
+                let quads = part * QUADS_PER_HALF / PARTS..(part + 1) * QUADS_PER_HALF / PARTS;
+                let [first, second] = dots::<S, ROWS, BITS>(simd, quants, blocks, starts, quads);
+                let scale = simd.load_pairs(&words(&scales[part]));
+                for row in 0..ROWS {
+                    let Block { sums: row_sums, shifts, scale: row_scale, .. } = *blocks[row];
+                    let mut sum = simd.no_pairs();
+                    if OFFSETS {
+                        let offset = simd.load_pairs(&words(&scales[PARTS]));
+                        sum = simd.dot_pairs(sum, offset, simd.splat_pair(row_sums));
+                    }
+                    let pairs = simd.dots_as_pairs::<BITS>([first[row], second[row]], starts[row], shifts);
+                    let sum = simd.to_floats(simd.dot_pairs(sum, pairs, scale));
+                    sums[row] = simd.mul_add(sum, simd.splat(row_scale), sums[row]);
                 }
             }
         }
+        let (units, _) = self.units.as_chunks::<LANES>();
+        let units = simd.load(&units[panel]);
         let column = (panel - self.panels.start) * LANES;
         for (row, sums) in sums.into_iter().enumerate() {
-            finish(simd, sums, self.output.row(first_row + row), column, self.finish);
+            finish(simd, simd.mul(sums, units), self.output.row(first_row + row), column, self.finish);
         }
         ROWS
     }
 }
 
-/// Sums over the weights of a block that share a scale, which are all or the `part`th half.
+/// A line of pairs.
 #[inline(always)]
-fn dots<S: Simd, const ROWS: usize, const BITS: u32, const SCALES_PER_BLOCK: usize>(
-    simd: S,
-    quads: &[[u8; QUAD_BYTES]],
-    blocks: [&Block; ROWS],
-    part: usize,
-) -> [S::Ints; ROWS] {
-    let mut dots = [simd.no_dots::<BITS>(); ROWS];
-    if BITS == 4 {
-        for (idx, quad) in quads.iter().enumerate() {
-            simd.prefetch(quad, PREFETCH_BYTES);
-            let (low, high) = simd.nibbles(simd.load_bytes(quad));
-            for row in 0..ROWS {
-                let sum = simd.dot::<BITS>(dots[row], low, blocks[row].quad(idx));
-                dots[row] = simd.in_order(sum);
-            }
-            for row in 0..ROWS {
-                let sum = simd.dot::<BITS>(dots[row], high, blocks[row].quad(idx + QUADS_PER_BLOCK / 2));
-                dots[row] = simd.in_order(sum);
-            }
-        }
-    } else {
-        let len = QUADS_PER_BLOCK / SCALES_PER_BLOCK;
-        for (idx, quad) in quads.iter().enumerate().skip(part * len).take(len) {
-            simd.prefetch(quad, PREFETCH_BYTES);
-            let weights = simd.load_bytes(quad);
-            for row in 0..ROWS {
-                let sum = simd.dot::<BITS>(dots[row], weights, blocks[row].quad(idx));
-                dots[row] = simd.in_order(sum);
-            }
-        }
+fn words(line: &[u8; LINE_BYTES]) -> [u32; LANES] {
+    let (words, _) = line.as_chunks::<4>();
+    let mut pairs = [0; LANES];
+    for (pair, word) in pairs.iter_mut().zip(words) {
+        *pair = u32::from_le_bytes(*word);
     }
-    dots
+    pairs
 }
 
-/// Sums over the low or the `HIGH` four bits of a block of bytes.
-#[inline(always)]
-fn nibble_dots<S: Simd, const ROWS: usize, const HIGH: bool>(
-    simd: S,
-    quads: &[[u8; QUAD_BYTES]],
-    blocks: [&Block; ROWS],
-) -> [S::Ints; ROWS] {
-    let mut dots = [simd.no_dots::<4>(); ROWS];
-    for (idx, quad) in quads.iter().enumerate() {
-        if !HIGH {
-            simd.prefetch(quad, PREFETCH_BYTES);
-        }
-        let (low, high) = simd.nibbles(simd.load_bytes(quad));
-        for row in 0..ROWS {
-            let sum = simd.dot::<4>(dots[row], if HIGH { high } else { low }, blocks[row].quad(idx));
-            dots[row] = simd.in_order(sum);
-        }
-    }
-    dots
+/// Where the quants of a group of outputs lie in the lines of a block.
+#[derive(Clone, Copy)]
+enum Group {
+    /// In the low bits of each.
+    Low,
+    /// In the high bits of each.
+    High,
+    /// In every other one, from the first or from the second on.
+    Every2nd(usize),
 }
 
-/// Adds sums of a block of weights to those of their rows.
+/// Sums over some quads of a block, of both groups of outputs.
 #[inline(always)]
-fn add_dots<S: Simd, const ROWS: usize, const BITS: u32>(
+fn dots<S: Simd, const ROWS: usize, const BITS: u32>(
     simd: S,
-    dots: [S::Ints; ROWS],
-    scale: S::Floats,
-    blocks: [&Block; ROWS],
-    sums: &mut [S::Floats; ROWS],
-) {
-    for row in 0..ROWS {
-        let scaled = simd.scale_dots::<BITS>(dots[row], scale);
-        sums[row] = simd.mul_add(scaled, simd.splat(blocks[row].scale), sums[row]);
+    lines: &[[u8; LINE_BYTES]],
+    rows: [&Block; ROWS],
+    starts: [[i32; 2]; ROWS],
+    quads: Range<usize>,
+) -> [[S::Ints; ROWS]; 2] {
+    let groups = match BITS {
+        4 => [Group::Low, Group::High],
+        _ => [Group::Every2nd(0), Group::Every2nd(1)],
+    };
+    if S::ROWS >= 8 {
+        return group_dots::<S, ROWS, BITS, 2>(simd, lines, groups, rows, starts, quads);
     }
+    // There are not the registers for both at once.
+    let [first, second] = groups;
+    let [first] = group_dots::<S, ROWS, BITS, 1>(simd, lines, [first], rows, starts, quads.clone());
+    let [second] = group_dots::<S, ROWS, BITS, 1>(simd, lines, [second], rows, starts, quads);
+    [first, second]
+}
+
+/// Sums over some quads of a block, of some groups of outputs.
+#[inline(always)]
+fn group_dots<S: Simd, const ROWS: usize, const BITS: u32, const GROUPS: usize>(
+    simd: S,
+    lines: &[[u8; LINE_BYTES]],
+    groups: [Group; GROUPS],
+    rows: [&Block; ROWS],
+    starts: [[i32; 2]; ROWS],
+    quads: Range<usize>,
+) -> [[S::Ints; ROWS]; GROUPS] {
+    let mut sums = [[simd.begin_dots::<BITS>(starts[0]); ROWS]; GROUPS];
+    for row in 1..ROWS {
+        let start = simd.begin_dots::<BITS>(starts[row]);
+        for sums in &mut sums {
+            sums[row] = start;
+        }
+    }
+    for quad in quads {
+        for group in 0..GROUPS {
+            let line = match groups[group] {
+                Group::Low | Group::High => &lines[quad],
+                Group::Every2nd(first) => &lines[2 * quad + first],
+            };
+            let bytes = simd.load_bytes(line);
+            let weights = match groups[group] {
+                Group::Low => simd.low_nibbles(bytes),
+                Group::High => simd.high_nibbles(bytes),
+                Group::Every2nd(_) => bytes,
+            };
+            if !matches!(groups[group], Group::High) {
+                simd.prefetch(line, bytes_ahead(ROWS));
+            }
+            for row in 0..ROWS {
+                let sum = simd.dot::<BITS>(sums[group][row], weights, rows[row].quants[quad]);
+                sums[group][row] = simd.in_order(sum);
+            }
+        }
+    }
+    sums
 }
 
 /// `output = finish(input · panelsᵀ)` for weights that are floats.

@@ -32,8 +32,6 @@ pub(in crate::backend::cpu) trait Simd: Copy {
     type Pairs: Copy;
     /// Rows that a product takes at once, 4 or 8: as many as the registers have room for.
     const ROWS: usize;
-    /// Whether [`Simd::dot`] takes all eight bits of a byte; else a product takes four bits at a time.
-    const DOTS_OF_BYTES: bool;
 
     /// Runs a kernel that is compiled for this instruction set.
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output;
@@ -62,28 +60,46 @@ pub(in crate::backend::cpu) trait Simd: Copy {
     /// Added in pairs: halves, quarters, and so on.
     fn sum(self, values: Self::Floats) -> f32;
     fn maximum(self, values: Self::Floats) -> f32;
-    /// Rounds values in -128..=127 to the nearest whole number, ties to even; also their sum.
-    fn to_i8(self, values: Self::Floats) -> ([i8; LANES], i32);
+    /// Of each of two.
+    fn maxima(self, values: [Self::Floats; 2]) -> [f32; 2];
+    /// Rounds two halves of values in -127..=127 to the nearest whole numbers, ties to even: four of the first half,
+    /// four of the second, the next four of the first, and so on. Also minus eight times the sums of the first sixteen
+    /// of each half, and of the last sixteen.
+    fn to_quads(self, halves: [[Self::Floats; 2]; 2]) -> ([[i8; 8]; 8], [[i32; 2]; 2]);
 
     fn load_bytes(self, bytes: &[u8; 4 * LANES]) -> Self::Bytes;
-    /// Has the cache line fetched that lies so many bytes behind these, if there is one.
+    /// Has the cache line fetched into the second cache that lies so many bytes behind these, if there is one. On its way
+    /// into the first one it would hold up those that are wanted now.
     fn prefetch(self, bytes: &[u8; 4 * LANES], distance: usize);
-    /// The low and the high four bits of each byte.
-    fn nibbles(self, bytes: Self::Bytes) -> (Self::Bytes, Self::Bytes);
-    /// Sums of [`Simd::dot`] to begin with.
-    fn no_dots<const BITS: u32>(self) -> Self::Ints;
-    /// Adds to each lane the product of its four bytes, of which `BITS` bits are used, with `quad`; exact
-    /// for as many times as a block has quads. Of eight bits only where [`Simd::DOTS_OF_BYTES`].
-    fn dot<const BITS: u32>(self, sums: Self::Ints, bytes: Self::Bytes, quad: [i8; 4]) -> Self::Ints;
-    /// The sums times `scale`, which has no more than 22 significant bits; rounded once.
-    fn scale_dots<const BITS: u32>(self, sums: Self::Ints, scale: Self::Floats) -> Self::Floats;
+    /// The low four bits of each byte.
+    fn low_nibbles(self, bytes: Self::Bytes) -> Self::Bytes;
+    /// The high four bits of each byte.
+    fn high_nibbles(self, bytes: Self::Bytes) -> Self::Bytes;
+    /// Sums of [`Simd::dot`] to begin with, so that they come to sums over bytes of `BITS` bits less `2^(BITS - 1)`;
+    /// `start` is, of the even and of the odd lanes, minus eight times the sum of what their bytes meet, and half of
+    /// what [`Simd::dots_as_pairs`] shifts off.
+    fn begin_dots<const BITS: u32>(self, start: [i32; 2]) -> Self::Ints;
+    /// Adds to each even lane the product of its four bytes with the first four of `quads`, and to each odd one that
+    /// with the others; exact for as many times as half a block has quads.
+    fn dot<const BITS: u32>(self, sums: Self::Ints, bytes: Self::Bytes, quads: [i8; 8]) -> Self::Ints;
+    /// The sums of two groups of outputs without their last `BITS - 4` bits, rounded, which leaves 16; `start` as at
+    /// the beginning. Lanes side by side become a pair, whose numbers are each shifted right as the pair of `shifts`
+    /// says: the pairs of lanes 0 to 3 of the first group, then those of the second, and so on.
+    fn dots_as_pairs<const BITS: u32>(
+        self,
+        groups: [Self::Ints; 2],
+        start: [i32; 2],
+        shifts: u32,
+    ) -> Self::Pairs;
 
-    /// Pairs of `i16`, the first one the low half of its unit.
+    /// Pairs of `i16`, as [`pair`] makes them.
     fn load_pairs(self, pairs: &[u32; LANES]) -> Self::Pairs;
     /// Sums of [`Simd::dot_pairs`] to begin with.
     fn no_pairs(self) -> Self::Ints;
-    /// Adds to each lane the two products of its pair with `pair`; exact if no sum is beyond an `i32`.
-    fn dot_pairs(self, sums: Self::Ints, pairs: Self::Pairs, pair: u32) -> Self::Ints;
+    /// The same pair in each lane.
+    fn splat_pair(self, pair: u32) -> Self::Pairs;
+    /// Adds to each lane the two products of its pairs; exact if the sum at the end is not beyond an `i32`.
+    fn dot_pairs(self, sums: Self::Ints, left: Self::Pairs, right: Self::Pairs) -> Self::Ints;
     /// To the nearest whole number in -32768..=32767, ties to even, neighbours in pairs.
     fn to_pairs(self, values: Self::Floats) -> [u32; LANES / 2];
     /// Of sums of [`Simd::dot_pairs`].
@@ -95,10 +111,11 @@ pub(in crate::backend::cpu) trait Simd: Copy {
     fn in_order(self, sums: Self::Ints) -> Self::Ints;
 }
 
-/// Where the sums of [`Simd::dot`] begin if they are never converted: the bits of this float plus a whole
-/// number are the bits of the float that is larger by it.
-#[cfg(target_arch = "x86_64")]
-pub(super) const DOTS_OFFSET: f32 = 12_582_912.0;
+/// Two numbers of 16 bits as they lie in memory, the first one in the low half.
+#[inline(always)]
+pub(in crate::backend::cpu) fn pair([first, second]: [i32; 2]) -> u32 {
+    u32::from(first as u16) | u32::from(second as u16) << 16
+}
 
 /// A number as it lies in memory.
 pub(in crate::backend::cpu) trait Element: Copy + Send + Sync + 'static {

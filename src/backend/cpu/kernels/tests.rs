@@ -1,11 +1,13 @@
 //! Every instruction set this CPU has, against plain arithmetic.
 
 use super::{
-    Attend, BLOCK_LEN, Bf16Bits, Block, Element, Finish, FloatProduct, Gate, HalfBits, HeadShape,
-    IntegerProduct, Isa, Keep, Kept, LANES, MAX_HEAD_DIM, POSITIONS_PER_BLOCK, Quantise, Query, RmsNorm,
+    Attend, BLOCK_LEN, Bf16Bits, Block, Element, Finish, FloatProduct, Gate, GateBlocks, HALF_LEN, HalfBits,
+    HeadShape, IntegerProduct, Isa, Keep, Kept, LANES, LINE_BYTES, MAX_HEAD_DIM, MAX_SCALE,
+    POSITIONS_PER_BLOCK, Quantise, Query, RmsNorm, output_of,
 };
 #[cfg(target_arch = "x86_64")]
 use super::{BF16_INPUTS, Bf16Dots, Bf16Product};
+use super::{block::MAX_SHIFT, simd::pair};
 use crate::backend::cpu::view::{View, ViewMut};
 use half::{bf16, f16};
 
@@ -35,70 +37,128 @@ fn assert_close(actual: &[f32], expected: &[f64], tolerance: f64) {
     }
 }
 
-/// Blocks whose every number is whole, so that sums of products are exact.
+/// Blocks of noise in a scale of 1, some of whose halves are far apart.
 fn whole_blocks(rows: usize, blocks: usize) -> Vec<Block> {
     let quants = noise_bytes(rows * blocks * BLOCK_LEN, 3);
-    quants.chunks_exact(BLOCK_LEN).map(|bytes| Block::of_whole(|idx| (bytes[idx] as i8).max(-127))).collect()
+    let quants = quants.chunks_exact(BLOCK_LEN).enumerate();
+    let block = |(idx, bytes): (usize, &[u8])| {
+        let shifts = [[0, 0], [3, 0], [0, MAX_SHIFT]][idx % 3];
+        Block::of_whole(shifts, |idx| (bytes[idx] as i8).max(-127))
+    };
+    quants.map(block).collect()
 }
 
-/// Checks one form of integer weights; `quant` is where a panel's input and lane lie, and their bits.
-fn check_integers<E, const BITS: u32, const MINIMA: bool, const SCALES: usize, const BIAS: i32>(
-    of_whole: fn(i32) -> E,
-) where
-    E: Element,
-{
+/// The numbers of a pair.
+fn numbers(pair: u32) -> [i64; 2] {
+    [i64::from(pair as i16), i64::from((pair >> 16) as i16)]
+}
+
+/// Integer weights, as noise.
+struct Weights<const BITS: u32, const OFFSETS: bool, const PARTS: usize> {
+    blocks: usize,
+    lines: Vec<u8>,
+    units: Vec<f32>,
+}
+
+impl<const BITS: u32, const OFFSETS: bool, const PARTS: usize> Weights<BITS, OFFSETS, PARTS> {
+    const SCALE_LINES: usize = PARTS + if OFFSETS { 1 } else { 0 };
+    const LINES: usize = Self::SCALE_LINES + if BITS == 4 { 8 } else { 16 };
+
+    /// Scales and offsets are up to `largest`.
+    fn noise(panels: usize, blocks: usize, largest: f32) -> Self {
+        let mut lines = noise_bytes(panels * blocks * Self::LINES * LINE_BYTES, 1);
+        let mut scales = noise(lines.len() / 2, 2).into_iter().map(|scale| (scale * largest).round() as i16);
+        let mask = if BITS == 4 { 0xff } else { ((1u32 << BITS) - 1) as u8 };
+        for (idx, line) in lines.as_chunks_mut::<LINE_BYTES>().0.iter_mut().enumerate() {
+            if idx % Self::LINES < Self::SCALE_LINES {
+                line.as_chunks_mut()
+                    .0
+                    .iter_mut()
+                    .for_each(|scale| *scale = scales.next().unwrap().to_le_bytes());
+            } else {
+                line.iter_mut().for_each(|byte| *byte &= mask);
+            }
+        }
+        let units = (0..panels * LANES).map(|idx| 0.5f32.powi(idx as i32 % 5)).collect();
+        Self { blocks, lines, units }
+    }
+
+    fn line(&self, output: usize, block: usize, line: usize) -> &[u8] {
+        let line = (output / LANES * self.blocks + block) * Self::LINES + line;
+        &self.lines[line * LINE_BYTES..][..LINE_BYTES]
+    }
+
+    /// The quant of a block's input.
+    fn quant(&self, output: usize, block: usize, input: usize) -> i64 {
+        let (half, at) = (input / HALF_LEN, input % HALF_LEN);
+        let mut places = (0..2).flat_map(|group| (0..LANES).map(move |lane| (group, lane)));
+        let place =
+            places.find(|&(group, lane)| output_of(group, lane) == output % LANES && lane % 2 == half);
+        let (group, lane) = place.unwrap();
+        let byte = |line: usize| self.line(output, block, Self::SCALE_LINES + line)[4 * lane + at % 4];
+        i64::from(if BITS == 4 { byte(at / 4) >> (4 * group) & 0xf } else { byte(2 * (at / 4) + group) })
+    }
+
+    fn scale(&self, output: usize, block: usize, line: usize) -> [i64; 2] {
+        let (words, _) = self.line(output, block, line).as_chunks();
+        numbers(u32::from_le_bytes(words[output % LANES]))
+    }
+
+    /// The product of an output's weights with a row, as the kernels are to round it.
+    fn product(&self, output: usize, row: &[Block]) -> f64 {
+        let mut total = 0.0;
+        for (nth, block) in row.iter().enumerate() {
+            let mut sum = 0;
+            for (part, half) in (0..PARTS).flat_map(|part| [(part, 0), (part, 1)]) {
+                let len = HALF_LEN / PARTS;
+                let inputs = half * HALF_LEN + part * len..half * HALF_LEN + (part + 1) * len;
+                let dots: i64 =
+                    inputs.map(|idx| self.quant(output, nth, idx) * i64::from(block.quant(idx))).sum();
+                let start = if PARTS == 1 { block.starts[half] } else { block.part_starts[part][half] };
+                let dots = dots + (i64::from(start) << (BITS - 4));
+                let rounded = (dots + (1 << (BITS - 4) >> 1)) >> (BITS - 4);
+                assert!(i16::try_from(rounded).is_ok(), "the kernels have 16 bits for {rounded}");
+                let rounded = rounded >> numbers(block.shifts)[half];
+                sum += rounded * self.scale(output, nth, part)[half];
+                if OFFSETS {
+                    sum += self.scale(output, nth, PARTS)[half] * numbers(block.sums)[half];
+                }
+            }
+            assert!(i32::try_from(sum).is_ok(), "the kernels have 32 bits for {sum}");
+            total += sum as f64 * f64::from(block.scale);
+        }
+        total * f64::from(self.units[output])
+    }
+
+    fn multiply(&self, isa: Isa, input: View<'_, Block>, outputs: usize) -> Vec<f32> {
+        let mut output = vec![f32::NAN; input.rows() * outputs];
+        isa.run(IntegerProduct::<'_, BITS, OFFSETS, PARTS> {
+            lines: &self.lines,
+            units: &self.units,
+            panels: 0..outputs.div_ceil(LANES),
+            input,
+            output: ViewMut::new(&mut output, input.rows(), outputs),
+            finish: Finish::Store,
+        });
+        output
+    }
+}
+
+/// Checks one form of integer weights, with numbers so small that sums of floats are exact.
+fn check_integers<const BITS: u32, const OFFSETS: bool, const PARTS: usize>() {
     const ROWS: usize = 100;
-    const BLOCKS: usize = 35;
+    const BLOCKS: usize = 17;
     const PANELS: usize = 2;
     const OUTPUTS: usize = PANELS * LANES - 5;
-    let bytes_per_quant = if BITS == 4 { 1 } else { 2 };
-    let mask = if BITS == 4 { 0xff } else { ((1u32 << BITS) - 1) as u8 };
-    let mut quants = noise_bytes(PANELS * BLOCKS * BLOCK_LEN * LANES * bytes_per_quant / 2, 1);
-    quants.iter_mut().for_each(|byte| *byte &= mask);
-    let scale_rows = SCALES * if MINIMA { 2 } else { 1 };
-    // Powers of two, and small enough that a sum stays below 2^24.
-    let scale_of = |idx: usize| 1 << (idx % 3);
-    let scales: Vec<E> =
-        (0..PANELS * BLOCKS * scale_rows * LANES).map(|idx| of_whole(scale_of(idx))).collect();
+    let weights = Weights::<BITS, OFFSETS, PARTS>::noise(PANELS, BLOCKS, 4.0);
     let rows = whole_blocks(ROWS, BLOCKS);
-
-    let weight = |output: usize, input: usize| {
-        let (panel, lane, block, at) = (output / LANES, output % LANES, input / BLOCK_LEN, input % BLOCK_LEN);
-        let (quad, byte) = (at / 4, at % 4);
-        let block = panel * BLOCKS + block;
-        let quant = if BITS == 4 {
-            let pair = quants[((block * 4 + quad % 4) * LANES + lane) * 4 + byte];
-            if quad < 4 { pair & 0xf } else { pair >> 4 }
-        } else {
-            quants[((block * 8 + quad) * LANES + lane) * 4 + byte]
-        };
-        let part = at * SCALES / BLOCK_LEN;
-        let scale = scale_of((block * scale_rows + part) * LANES + lane);
-        let minimum = if MINIMA { scale_of((block * scale_rows + 1) * LANES + lane) } else { 0 };
-        scale * (i32::from(quant) - BIAS) + minimum
-    };
-    let expected: Vec<f32> = (0..ROWS * OUTPUTS)
-        .map(|idx| {
-            let row = &rows[idx / OUTPUTS * BLOCKS..][..BLOCKS];
-            let product = |input: usize| {
-                weight(idx % OUTPUTS, input) * i32::from(row[input / BLOCK_LEN].quants[input % BLOCK_LEN])
-            };
-            (0..BLOCKS * BLOCK_LEN).map(product).sum::<i32>() as f32
-        })
-        .collect();
-
+    let expected = (0..ROWS * OUTPUTS)
+        .map(|idx| weights.product(idx % OUTPUTS, &rows[idx / OUTPUTS * BLOCKS..][..BLOCKS]) as f32);
+    let expected: Vec<f32> = expected.collect();
     for isa in Isa::available() {
         for first in (0..ROWS).filter(|first| first % 7 == 0 || first + 20 > ROWS) {
             let count = ROWS - first;
-            let mut output = vec![f32::NAN; count * OUTPUTS];
-            isa.run(IntegerProduct::<'_, E, BITS, MINIMA, SCALES, BIAS> {
-                quants: &quants,
-                scales: &scales,
-                panels: 0..PANELS,
-                input: View::new(&rows[first * BLOCKS..], count, BLOCKS),
-                output: ViewMut::new(&mut output, count, OUTPUTS),
-                finish: Finish::Store,
-            });
+            let output = weights.multiply(isa, View::new(&rows[first * BLOCKS..], count, BLOCKS), OUTPUTS);
             assert_eq!(output, expected[first * OUTPUTS..], "{isa:?}, {BITS} bits, {count} rows");
         }
     }
@@ -106,38 +166,25 @@ fn check_integers<E, const BITS: u32, const MINIMA: bool, const SCALES: usize, c
 
 #[test]
 fn integer_products_are_exact() {
-    let half = |whole: i32| f16::from_f32(whole as f32).to_bits();
-    let single = |whole: i32| whole as f32;
-    check_integers::<HalfBits, 4, false, 1, 8>(half);
-    check_integers::<HalfBits, 4, true, 1, 0>(half);
-    check_integers::<HalfBits, 8, false, 1, 128>(half);
-    check_integers::<f32, 4, true, 1, 0>(single);
-    check_integers::<f32, 5, true, 1, 0>(single);
-    check_integers::<f32, 6, false, 2, 32>(single);
+    check_integers::<4, false, 1>();
+    check_integers::<4, true, 1>();
+    check_integers::<5, true, 1>();
+    check_integers::<6, false, 2>();
+    check_integers::<8, false, 1>();
 }
 
 #[test]
 fn a_row_yields_the_same_alone_and_among_others() {
     const ROWS: usize = 83;
-    const BLOCKS: usize = 37;
-    let quants = noise_bytes(BLOCKS * BLOCK_LEN * LANES / 2, 1);
-    let scales: Vec<HalfBits> =
-        noise(2 * BLOCKS * LANES, 2).into_iter().map(|scale| f16::from_f32(scale).to_bits()).collect();
+    const BLOCKS: usize = 19;
+    let weights = Weights::<4, true, 1>::noise(1, BLOCKS, MAX_SCALE);
     let values = noise(ROWS * BLOCKS * BLOCK_LEN, 3);
     for isa in Isa::available() {
         let mut blocks = vec![Block::default(); ROWS * BLOCKS];
         isa.run(Quantise { values: &values, blocks: &mut blocks });
         let products = |rows: std::ops::Range<usize>| {
-            let mut output = vec![f32::NAN; rows.len() * LANES];
-            isa.run(IntegerProduct::<'_, HalfBits, 4, true, 1, 0> {
-                quants: &quants,
-                scales: &scales,
-                panels: 0..1,
-                input: View::new(&blocks[rows.start * BLOCKS..], rows.len(), BLOCKS),
-                output: ViewMut::new(&mut output, rows.len(), LANES),
-                finish: Finish::Store,
-            });
-            output.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            let input = View::new(&blocks[rows.start * BLOCKS..], rows.len(), BLOCKS);
+            weights.multiply(isa, input, LANES).into_iter().map(f32::to_bits).collect::<Vec<_>>()
         };
         let alone: Vec<u32> = (0..ROWS).flat_map(|row| products(row..row + 1)).collect();
         assert_eq!(products(0..ROWS), alone, "{isa:?}");
@@ -145,24 +192,39 @@ fn a_row_yields_the_same_alone_and_among_others() {
     }
 }
 
-#[test]
-fn the_largest_integers_do_not_overflow() {
-    for (quant, byte) in [(127, 255), (-127, 255), (-127, 0), (127, 0)] {
-        let row = [Block::of_whole(|_| quant)];
-        let expected = (i32::from(quant) * (byte - 128) * BLOCK_LEN as i32) as f32;
-        for isa in Isa::available() {
-            let mut output = [0.0; LANES];
-            isa.run(IntegerProduct::<'_, f32, 8, false, 1, 128> {
-                quants: &[byte as u8; BLOCK_LEN * LANES],
-                scales: &[1.0; LANES],
-                panels: 0..1,
-                input: View::new(&row, 1, 1),
-                output: ViewMut::new(&mut output, 1, LANES),
-                finish: Finish::Store,
-            });
-            assert_eq!(output, [expected; LANES], "{isa:?}");
+/// Checks products whose every number is as large as it can be.
+fn check_largest<const BITS: u32, const OFFSETS: bool, const PARTS: usize>() {
+    let largest = MAX_SCALE as i32;
+    let mask = if BITS == 4 { 0xff } else { ((1u32 << BITS) - 1) as u8 };
+    let shifts = [[0, 0], [0, MAX_SHIFT], [MAX_SHIFT, 0]];
+    let rows = shifts.into_iter().flat_map(|shifts| [127, -127].map(|quant| (shifts, quant)));
+    for row in rows.map(|(shifts, quant)| Block::of_whole(shifts, |_| quant)) {
+        for (quant, scale) in [0, 0xff].into_iter().flat_map(|byte| [(byte, largest), (byte, -largest)]) {
+            let mut weights = Weights::<BITS, OFFSETS, PARTS>::noise(1, 1, 0.0);
+            // Against the products, and with them.
+            let offset = if quant == 0 { scale } else { -scale };
+            for (idx, line) in weights.lines.as_chunks_mut::<LINE_BYTES>().0.iter_mut().enumerate() {
+                match idx {
+                    _ if idx >= Weights::<BITS, OFFSETS, PARTS>::SCALE_LINES => line.fill(quant & mask),
+                    _ if idx >= PARTS => line.as_chunks_mut().0.fill(pair([offset; 2]).to_le_bytes()),
+                    _ => line.as_chunks_mut().0.fill(pair([scale; 2]).to_le_bytes()),
+                }
+            }
+            let expected: Vec<_> = (0..LANES).map(|output| weights.product(output, &[row])).collect();
+            for isa in Isa::available() {
+                assert_close(&weights.multiply(isa, View::new(&[row], 1, 1), LANES), &expected, 1e-6);
+            }
         }
     }
+}
+
+#[test]
+fn the_largest_integers_do_not_overflow() {
+    check_largest::<4, false, 1>();
+    check_largest::<4, true, 1>();
+    check_largest::<5, true, 1>();
+    check_largest::<6, false, 2>();
+    check_largest::<8, false, 1>();
 }
 
 /// Inputs of a row in the checks of float products: not whole registers, nor pairs.
@@ -255,8 +317,16 @@ fn products_of_bf16_pairs_are_close_and_rows_do_not_matter() {
 #[test]
 fn blocks_are_the_nearest_and_the_same_everywhere() {
     let mut values = noise(64 * BLOCK_LEN, 7);
-    values[..BLOCK_LEN].fill(0.0);
-    values[BLOCK_LEN..2 * BLOCK_LEN].iter_mut().for_each(|value| *value *= 1e-20);
+    let (blocks, _) = values.as_chunks_mut::<BLOCK_LEN>();
+    blocks[0].fill(0.0);
+    blocks[1].iter_mut().for_each(|value| *value *= 1e-20);
+    // Too small for an inverse.
+    blocks[2].iter_mut().for_each(|value| *value *= 1e-36);
+    // One far from the rest, in either half; nothing in the other.
+    blocks[3][5] = 300.0;
+    blocks[4][40] = -3e7;
+    blocks[5][..HALF_LEN].fill(0.0);
+    blocks[6].fill(-1.0);
     let quantised = Isa::available().map(|isa| {
         let mut blocks = vec![Block::default(); 64];
         isa.run(Quantise { values: &values, blocks: &mut blocks });
@@ -266,23 +336,48 @@ fn blocks_are_the_nearest_and_the_same_everywhere() {
     for blocks in &quantised {
         assert_eq!(blocks, &quantised[0]);
     }
-    for (block, values) in quantised[0].iter().zip(values.chunks_exact(BLOCK_LEN)) {
-        for (&quant, value) in block.quants.iter().zip(values) {
-            let error = (f32::from(quant) * block.scale - value).abs();
-            assert!(error <= 0.5001 * block.scale, "{value} is not {quant} times {}", block.scale);
+    for (block, values) in quantised[0].iter().zip(values.as_chunks::<BLOCK_LEN>().0) {
+        let shifts = numbers(block.shifts);
+        let mut sums = [[0; 2]; 2];
+        for idx in 0..BLOCK_LEN {
+            let (half, quant, value) = (idx / HALF_LEN, block.quant(idx), values[idx]);
+            let scale = block.scale * 0.5f32.powi(shifts[half] as i32);
+            let error = (f32::from(quant) * scale - value).abs();
+            assert!(error <= 0.5001 * scale.max(2e-30), "{value} is not {quant} times {scale}");
+            sums[idx % HALF_LEN / LANES][half] += i32::from(quant);
         }
-        let sum: f32 = block.quants.iter().map(|&quant| f32::from(quant)).sum();
-        assert_eq!(block.scaled_sum, block.scale * sum);
+        let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+        assert!((block.scale - largest / 127.0).abs() <= 1e-6 * block.scale);
+        let starts = |sums: [i32; 2]| [0, 1].map(|half: usize| (1 << shifts[half] >> 1) - 8 * sums[half]);
+        assert_eq!(block.part_starts, sums.map(starts));
+        let sums = [0, 1].map(|half| sums[0][half] + sums[1][half]);
+        assert_eq!(block.starts, starts(sums));
+        let shifted = |half: usize| {
+            let exact = f64::from(8 * sums[half]) / f64::from(1 << shifts[half]);
+            (exact + 0.5).floor() as i32
+        };
+        assert_eq!(block.sums, pair([shifted(0), shifted(1)]));
     }
+    // The half beside an outlier keeps its own scale.
+    assert_eq!(numbers(quantised[0][3].shifts), [0, 8]);
+    assert_eq!(numbers(quantised[0][4].shifts), [MAX_SHIFT.into(), 0]);
 }
 
 #[test]
-fn what_is_no_number_does_no_harm() {
+fn a_block_with_a_half_that_is_no_number_is_none() {
     for isa in Isa::available() {
-        for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX] {
-            let mut block = [Block::default()];
-            isa.run(Quantise { values: &[wrong; BLOCK_LEN], blocks: &mut block });
+        for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut values = [1.0; 2 * BLOCK_LEN];
+            values[..HALF_LEN].fill(wrong);
+            values[BLOCK_LEN + HALF_LEN..].fill(wrong);
+            let mut blocks = [Block::default(); 2];
+            isa.run(Quantise { values: &values, blocks: &mut blocks });
+            let scales = blocks.map(|block| block.scale);
+            assert!(scales.iter().all(|scale| scale.is_nan()), "{isa:?}, {wrong}: {scales:?}");
         }
+        let mut block = [Block::default()];
+        isa.run(Quantise { values: &[f32::MAX; BLOCK_LEN], blocks: &mut block });
+        assert!(block[0].scale.is_finite());
     }
 }
 
@@ -304,16 +399,30 @@ fn norms_and_gates_are_close() {
         .map(|(&gate, &up)| f64::from(gate) / (1.0 + (-f64::from(gate)).exp()) * f64::from(up));
     let gated: Vec<f64> = gated.collect();
     for isa in Isa::available() {
-        let (mut floats, mut blocks) = ([0.0; 96], [Block::default(); 3]);
+        let (mut floats, mut blocks) = ([0.0; 96], [Block::default(); 2]);
         let (input, weight) = (&input[..], &weight[..]);
         isa.run(RmsNorm { input, weight, epsilon: 1e-5, floats: &mut floats, blocks: &mut blocks });
         assert_close(&floats, &normed, 1e-6);
-        let mut expected = [Block::default(); 3];
+        let mut expected = [Block::default(); 2];
         isa.run(Quantise { values: &floats, blocks: &mut expected });
         assert_eq!(blocks, expected, "{isa:?}");
         let mut gate = gates.clone();
         isa.run(Gate { gate: &mut gate, up: &ups });
         assert_close(&gate, &gated, 1e-6);
+        for width in [HALF_LEN, BLOCK_LEN] {
+            let rows = gates.len() / width;
+            let mut blocks = vec![Block::default(); rows];
+            isa.run(GateBlocks {
+                gate: View::new(&gates, rows, width),
+                up: View::new(&ups, rows, width),
+                blocks: ViewMut::new(&mut blocks, rows, 1),
+            });
+            for (values, expected) in gate.chunks_exact(width).zip(&blocks) {
+                let mut block = [Block::default()];
+                isa.run(Quantise { values, blocks: &mut block });
+                assert_eq!(&block[0], expected, "{isa:?}");
+            }
+        }
     }
 }
 
