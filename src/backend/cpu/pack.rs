@@ -9,6 +9,7 @@ use super::{
     view::ViewMut,
 };
 use crate::backend::stored::WeightBlock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Integer weights, laid out as [`IntegerProduct`](super::kernels::IntegerProduct) says.
 pub(super) struct Integers {
@@ -53,7 +54,7 @@ impl Layout {
     }
 
     /// The scales of a stored block, and its offset if there are any.
-    fn scales(self, block: WeightBlock) -> impl Iterator<Item = f32> {
+    fn scales(self, block: &WeightBlock) -> impl Iterator<Item = f32> + use<> {
         let offset = block.scales[0] + block.minimum / (1 << (self.bits - 1)) as f32;
         block.scales.into_iter().take(self.parts).chain(self.offsets.then_some(offset))
     }
@@ -119,49 +120,40 @@ impl Packer<'_> {
     ) -> Integers {
         let &mut Self { outputs, inputs, .. } = self;
         let (panels, stored) = (self.panels(), inputs / HALF_LEN);
-        let places = |panel: usize| {
-            let places = (0..2).flat_map(|group| (0..LANES).map(move |lane| (group, lane)));
-            let places =
-                places.map(move |(group, lane)| (panel * LANES + output_of(group, lane), group, lane));
-            places.filter(|&(output, ..)| output < outputs)
-        };
-        // The largest number of a row is the largest there can be.
-        let mut units = vec![0.0; panels * LANES];
-        let view = ViewMut::new(&mut units, panels, LANES);
-        self.pool.tiles(view, 1, &[0, LANES], |panel, _, mut tile| {
-            for (lane, output) in (panel * LANES..outputs).take(LANES).enumerate() {
-                let all = (0..stored).flat_map(|nth| layout.scales(read(output, nth)));
-                // What is no number makes the row none, whatever follows it.
-                let largest =
-                    all.fold(0.0, |most: f32, scale| most.max(scale.abs()) + 0.0 * most + 0.0 * scale);
-                tile.row(0)[lane] = largest / MAX_SCALE * layout.bits_left_out();
-            }
-        });
-
+        // Each written once, by the thread that has the row.
+        let units: Vec<_> = (0..panels * LANES).map(|_| AtomicU32::new(0)).collect();
         let panel_bytes = layout.packed_bytes(1, inputs);
         let (lines, bytes) = self.memory.take(panels * panel_bytes);
-        self.pool.tiles(
-            ViewMut::new(bytes, panels, panel_bytes),
-            1,
-            &[0, panel_bytes],
-            |panel, _, mut tile| {
-                let (lines, _) = tile.row(0).as_chunks_mut::<LINE_BYTES>();
-                for (output, group, lane) in places(panel) {
-                    let unit = units[output] / layout.bits_left_out();
-                    for nth in (0..stored).filter(|nth| nth % 2 == lane % 2) {
-                        let block = read(output, nth);
-                        let lines = &mut lines[nth / 2 * layout.lines()..][..layout.lines()];
-                        let (scales, quants) = lines.split_at_mut(layout.scale_lines());
-                        for (line, scale) in scales.iter_mut().zip(layout.scales(block)) {
-                            let whole = if unit > 0.0 { (scale / unit).round_ties_even() as i16 } else { 0 };
-                            let at = 4 * (output % LANES) + 2 * (nth % 2);
-                            line[at..][..2].copy_from_slice(&whole.to_le_bytes());
-                        }
-                        put_quants(&block.quants, layout, group, lane, quants);
-                    }
+        let view = ViewMut::new(bytes, panels, panel_bytes);
+        self.pool.tiles(view, 1, &[0, panel_bytes], |panel, _, mut tile| {
+            let (lines, _) = tile.row(0).as_chunks_mut::<LINE_BYTES>();
+            let places = (0..2).flat_map(|group| (0..LANES / 2).map(move |nth| (group, 2 * nth)));
+            for (group, lane) in places {
+                let place = output_of(group, lane);
+                let output = panel * LANES + place;
+                if output >= outputs {
+                    continue;
                 }
-            },
-        );
+                let blocks: Vec<_> = (0..stored).map(|nth| read(output, nth)).collect();
+                // The largest number of a row is the largest there can be. What is no number makes the row none,
+                // whatever follows it.
+                let all = blocks.iter().flat_map(|block| layout.scales(block));
+                let largest =
+                    all.fold(0.0, |most: f32, scale| most.max(scale.abs()) + 0.0 * most + 0.0 * scale);
+                let unit = largest / MAX_SCALE;
+                units[output].store((unit * layout.bits_left_out()).to_bits(), Ordering::Relaxed);
+                for (nth, block) in blocks.iter().enumerate() {
+                    let lines = &mut lines[nth / 2 * layout.lines()..][..layout.lines()];
+                    let (scales, quants) = lines.split_at_mut(layout.scale_lines());
+                    for (line, scale) in scales.iter_mut().zip(layout.scales(block)) {
+                        let whole = if unit > 0.0 { (scale / unit).round_ties_even() as i16 } else { 0 };
+                        line[4 * place + 2 * (nth % 2)..][..2].copy_from_slice(&whole.to_le_bytes());
+                    }
+                    put_quants(&block.quants, layout, group, lane + nth % 2, quants);
+                }
+            }
+        });
+        let units = units.into_iter().map(|unit| f32::from_bits(unit.into_inner())).collect();
         Integers { lines, units }
     }
 }
@@ -178,9 +170,10 @@ fn put_quants(
     let nibbles = layout.bits == 4;
     let (first, step) = if nibbles { (0, 1) } else { (group, 2) };
     for (line, quad) in lines[first..].iter_mut().step_by(step).zip(quads) {
-        for (to, quant) in line[4 * lane..].iter_mut().zip(quad) {
-            *to |= if nibbles { quant << (4 * group) } else { *quant };
-        }
+        let to = &mut line.as_chunks_mut::<4>().0[lane];
+        // All four at once: no nibble reaches the next byte.
+        let quad = u32::from_le_bytes(*quad) << if nibbles { 4 * group } else { 0 };
+        *to = (u32::from_le_bytes(*to) | quad).to_le_bytes();
     }
 }
 
