@@ -142,6 +142,14 @@ impl Model {
         &self.weights[weight.0]
     }
 
+    /// The tensors of all matrices that rows are multiplied with.
+    pub fn matrices(&self) -> impl Iterator<Item = &StoredTensor> {
+        self.graph.nodes().filter_map(|(_, node)| match *node {
+            Node::Linear { weight, .. } | Node::Head { weight, .. } => Some(self.weight(weight)),
+            _ => None,
+        })
+    }
+
     /// All tensors of the model's files, sorted by name.
     pub fn tensors(&self) -> impl Iterator<Item = &StoredTensor> {
         self.tensors.iter()

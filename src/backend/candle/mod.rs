@@ -17,7 +17,7 @@ use super::{
     Backend, BackendError, Limits, Logits, OpenOptions, Row, Slot, WeightsForm,
     rules::{self, Held},
 };
-use crate::model::{Model, Node};
+use crate::model::Model;
 use attention::KvCache;
 use plan::{Batch, Plan};
 
@@ -84,9 +84,5 @@ impl Backend for CandleBackend {
 
 /// What the matrices take when they are decoded; the embedding's rows are read where they are stored.
 fn f32_weight_bytes(model: &Model) -> usize {
-    let matrices = model.graph.nodes().filter_map(|(_, node)| match *node {
-        Node::Linear { weight, .. } | Node::Head { weight, .. } => Some(model.weight(weight)),
-        _ => None,
-    });
-    matrices.map(|tensor| tensor.elements() * size_of::<f32>()).sum()
+    model.matrices().map(|tensor| tensor.elements() * size_of::<f32>()).sum()
 }

@@ -3,7 +3,7 @@
 use super::{
     batch::Place,
     cache::KvCache,
-    kernels::{Attend, Isa, Kept, MAX_HEAD_DIM, Query, RmsNorm},
+    kernels::{Attend, Isa, Kept, MAX_HEAD_DIM, Query, RmsNorm, Scratch},
     pool::{Tasks, Tiles},
     rotary::RotaryTable,
     view::{View, ViewMut},
@@ -173,9 +173,10 @@ impl Attention {
     ) {
         type QueryHeads = [f32; MAX_QUERIES * MAX_HEAD_DIM];
         thread_local! {
-            /// Queries, and what they find. Kept for the next ones: to clear it takes as long as to look at
-            /// a few positions.
-            static PREPARED: RefCell<[QueryHeads; 2]> = const { RefCell::new([[0.0; _]; 2]) };
+            /// Queries, what they find, and what is found on the way. Kept for the next ones: to clear it takes
+            /// as long as to look at a few positions.
+            static PREPARED: RefCell<([QueryHeads; 2], Scratch)> =
+                const { RefCell::new(([[0.0; _]; 2], Scratch::new())) };
         }
         let AttentionShape { heads, kv_heads, head_dim, scale } = self.shape;
         let group = heads / kv_heads;
@@ -184,7 +185,7 @@ impl Attention {
         let blocks = cache.slot(self.layer, kv_head, places[0].slot);
 
         let count = places.len() * group;
-        PREPARED.with_borrow_mut(|[turned, found]| {
+        PREPARED.with_borrow_mut(|([turned, found], scratch)| {
             for start in (0..count).step_by(MAX_QUERIES) {
                 let these = start..(start + MAX_QUERIES).min(count);
                 for (idx, to) in these.clone().zip(turned.chunks_exact_mut(head_dim)) {
@@ -201,7 +202,7 @@ impl Attention {
                 }
                 let queries = &prepared[..these.len()];
                 let found = &mut found[..these.len() * padded_dim];
-                context.isa.run(Attend { queries, blocks, shape, output: found });
+                context.isa.run(Attend { queries, blocks, shape, output: found, scratch });
                 for (idx, found) in these.zip(found.chunks_exact(padded_dim)) {
                     let (token, head) = (idx / group, idx % group);
                     output.row(token)[head * head_dim..][..head_dim].copy_from_slice(&found[..head_dim]);

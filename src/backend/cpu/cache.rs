@@ -3,27 +3,33 @@
 
 use super::{
     kernels::{HeadShape, Isa, Keep, Kept, LANES, POSITIONS_PER_BLOCK},
+    matrix::Matrix,
     view::ViewMut,
 };
-use crate::{backend::Slot, model::CacheShape};
+use crate::{
+    backend::Slot,
+    model::{CacheShape, Model},
+};
 
 /// Keys and values are kept as precisely as the rest is computed.
 pub(super) enum Cache {
-    /// As whole numbers of 16 bits.
+    /// Of a model with matrices of integers: as integers, too.
     Pairs(KvCache<u32>),
     Floats(KvCache<f32>),
 }
 
 impl Cache {
     pub(super) fn new(
-        shape: CacheShape,
+        model: &Model,
         slots: usize,
         context_len: usize,
         decoded: bool,
     ) -> Result<Self, NoMemory> {
-        Ok(match decoded {
-            true => Self::Floats(KvCache::new(shape, slots, context_len)?),
-            false => Self::Pairs(KvCache::new(shape, slots, context_len)?),
+        let shape = model.graph.cache();
+        let rounded = model.matrices().any(|tensor| Matrix::takes_blocks(tensor, decoded));
+        Ok(match rounded {
+            true => Self::Pairs(KvCache::new(shape, slots, context_len)?),
+            false => Self::Floats(KvCache::new(shape, slots, context_len)?),
         })
     }
 

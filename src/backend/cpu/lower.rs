@@ -46,7 +46,8 @@ pub(super) fn lower(request: &Request<'_>, pool: &mut Pool) -> Result<Plan, Lowe
     let values = vec![None; readers.len()];
     let unread = readers.iter().map(Vec::len).collect();
     let (floats, blocks, stages) = (Buffers::default(), Buffers::default(), Vec::new());
-    let packed = PackedMemory::new(packed_sizes(model, decoded)).map_err(LowerError::NoMemory)?;
+    let packed_sizes = model.matrices().map(|tensor| Matrix::packed_bytes(tensor, decoded));
+    let packed = PackedMemory::new(packed_sizes).map_err(LowerError::NoMemory)?;
     let mut lowering =
         Lowering { model, decoded, packed, pool, readers, values, unread, floats, blocks, stages };
     for (id, node) in graph.nodes() {
@@ -56,16 +57,6 @@ pub(super) fn lower(request: &Request<'_>, pool: &mut Pool) -> Result<Plan, Lowe
     packed.finish().map_err(LowerError::NoMemory)?;
     let memory = Memory::new(max_rows, &floats.widths, &blocks.widths);
     Ok(Plan { stages, memory, rotary: RotaryTable::new(graph.inverse_frequencies(), context_len) })
-}
-
-/// Of all matrices of a model.
-fn packed_sizes(model: &Model, decoded: bool) -> impl Iterator<Item = usize> {
-    model.graph.nodes().filter_map(move |(_, node)| match *node {
-        Node::Linear { weight, .. } | Node::Head { weight, .. } => {
-            Some(Matrix::packed_bytes(model.weight(weight), decoded))
-        }
-        _ => None,
-    })
 }
 
 struct Lowering<'a> {

@@ -2,10 +2,10 @@
 //! repacked when the model is opened and multiplied as the integers they are.
 //!
 //! How it differs from the reference (`candle/`): the rows that meet integer weights are rounded to
-//! integers too, 64 at a time (`kernels::Block`), and the scales of such weights to 16 bits; rows that meet
-//! `bf16` to that where the processor gains by it (`kernels::Bf16Dots`); keys, values and queries to
-//! integers of 16 bits, each with a scale (`kernels::Kept`). With [`WeightsForm::F32`] nothing is rounded,
-//! and it is the reference to the order of its sums.
+//! integers too, 64 at a time (`kernels::Block`), and the scales of such weights to 16 bits; the keys and
+//! values of a model that has such weights to integers of 16 and of 8 bits, and what meets these to 16
+//! (`kernels::Kept`); rows that meet `bf16` to that where the processor gains by it (`kernels::Bf16Dots`).
+//! With [`WeightsForm::F32`] nothing is rounded, and it is the reference to the order of its sums.
 //!
 //! As there, a position's result is the same to the last bit however positions are grouped into rows
 //! and steps: every kernel works on a row in an order that depends on the row alone, and threads share
@@ -79,7 +79,7 @@ impl CpuBackend {
         let limits = rules::limits(NAME, model, options)?;
         let &Limits { slots, context_len, max_step_tokens, .. } = &limits;
         let decoded = options.weights == WeightsForm::F32;
-        let cache = Cache::new(model.graph.cache(), slots, context_len, decoded)?;
+        let cache = Cache::new(model, slots, context_len, decoded)?;
         let mut pool = Pool::new()?;
         // No step writes more than all slots hold, whose memory there is.
         let max_rows = max_step_tokens.min(slots * context_len);

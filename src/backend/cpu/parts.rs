@@ -32,14 +32,13 @@ pub(in crate::backend) enum BadHeads {
 }
 
 impl CachedAttention {
-    /// Keys and values are kept in `f32` if what they come from is `decoded`, else as integers of 16 bits.
+    /// Keys and values are kept in `f32` if all matrices are floats or `decoded`, else as integers of 16 and of 8 bits.
     ///
     /// # Errors
     /// Heads too wide for the kernels, or no memory for the cache.
     pub(in crate::backend) fn new(model: &Model, limits: &Limits, decoded: bool) -> Result<Self, BadHeads> {
         let graph = &model.graph;
-        let shape = graph.cache();
-        Attention::check(shape)?;
+        Attention::check(graph.cache())?;
         let layers = graph.nodes().filter_map(|(_, node)| match *node {
             Node::Attention { layer, query, key, shape, .. } => {
                 Some(Attention::new(model, layer, [query, key], shape).0)
@@ -50,7 +49,7 @@ impl CachedAttention {
             isa: Isa::best(),
             rotary: RotaryTable::new(graph.inverse_frequencies(), limits.context_len),
             layers: layers.collect(),
-            cache: Cache::new(shape, limits.slots, limits.context_len, decoded)?,
+            cache: Cache::new(model, limits.slots, limits.context_len, decoded)?,
             places: Vec::new(),
         })
     }

@@ -8,7 +8,10 @@
 //! forms ([`Kept`]): what a query reads is one piece of memory, since to begin another takes as long as to
 //! read ten kilobytes.
 
-use super::simd::{Kernel, LANES, Simd, exp2};
+use super::{
+    kept_pairs::{Pairs, Weights},
+    simd::{Kernel, LANES, Simd, exp2},
+};
 
 /// Positions of a block of keys and values.
 pub(in crate::backend::cpu) const POSITIONS_PER_BLOCK: usize = LANES;
@@ -43,15 +46,12 @@ impl HeadShape {
     }
 }
 
-/// A form in which keys and values are kept: `f32` as they are, or pairs of integers (`u32`).
+/// A form in which keys and values are kept: `f32` as they are, or as pairs of integers (`u32`).
 ///
 /// Both parts of a block take a multiple of sixteen units.
 pub(in crate::backend::cpu) trait Kept:
     Copy + Default + Send + Sync + 'static
 {
-    /// A query as it meets keys.
-    type Query<'a>: Copy;
-
     /// Units that the keys of a block take.
     fn keys_len(head_dim: usize) -> usize;
     /// Units that the values of a block take.
@@ -60,12 +60,13 @@ pub(in crate::backend::cpu) trait Kept:
     /// Puts a key and a value at a position of their block.
     fn keep<S: Simd>(simd: S, keep: Keep<'_, Self>);
 
-    fn query<S: Simd>(simd: S, values: &[f32]) -> Self::Query<'_>;
+    /// Brings a query into the form that meets keys, if it is another one; returns its scale.
+    fn prepare<S: Simd>(simd: S, values: &[f32], pairs: &mut Pairs) -> f32;
 
     /// Products of queries with the keys of the first `BLOCKS` blocks, into the blocks of scores from the `nth` on.
     fn scores<S: Simd, const QUERIES: usize, const BLOCKS: usize>(
         simd: S,
-        queries: &[Self::Query<'_>; QUERIES],
+        queries: &Prepared<'_, QUERIES>,
         blocks: &[Self],
         shape: HeadShape,
         nth: usize,
@@ -73,15 +74,24 @@ pub(in crate::backend::cpu) trait Kept:
     );
 
     /// Of the values of the first block, in the form that has scales: they go into the weights.
-    fn value_scales(blocks: &[Self], shape: HeadShape) -> Option<[f32; POSITIONS_PER_BLOCK]>;
+    fn value_scales<S: Simd>(simd: S, blocks: &[Self], shape: HeadShape) -> Option<S::Floats>;
 
     /// Multiplies what a chunk's queries have found before with their factors, and adds the chunk's weighted values;
     /// `VECTORS` vectors of the output at a time.
     fn mix<S: Simd, const QUERIES: usize, const VECTORS: usize>(
         simd: S,
         chunk: Chunk<'_, Self, QUERIES>,
+        numbers: &mut [Weights; QUERIES],
         output: &mut [f32],
     );
+}
+
+/// Queries as they meet keys.
+pub(in crate::backend::cpu) struct Prepared<'a, const QUERIES: usize> {
+    pub(super) values: [&'a [f32]; QUERIES],
+    pub(super) pairs: &'a [Pairs; QUERIES],
+    /// Of the pairs.
+    pub(super) scales: [f32; QUERIES],
 }
 
 /// A key and a value to be kept.
@@ -117,12 +127,11 @@ pub(in crate::backend::cpu) struct Chunk<'a, E, const QUERIES: usize> {
 /// What is known of a query's weights in a chunk.
 #[derive(Clone, Copy)]
 pub(super) struct Found {
-    /// How many there are. The others are 0 to the end of their block, and anything behind it.
+    /// How many there are. The others are 0, as far as any query of the chunk sees.
     pub(super) seen: usize,
     /// What earlier chunks yielded is to be multiplied with.
     pub(super) factor: f32,
     /// Of the weights, where values have scales.
-    pub(super) sum: f32,
     pub(super) largest: f32,
 }
 
@@ -135,6 +144,19 @@ pub(in crate::backend::cpu) struct Query<'a> {
     pub(in crate::backend::cpu) positions: usize,
 }
 
+/// Memory for what is found on the way; what it holds does not matter.
+pub(in crate::backend::cpu) struct Scratch {
+    queries: [Pairs; MAX_TOGETHER],
+    scores: [Scores; MAX_TOGETHER],
+    weights: [Weights; MAX_TOGETHER],
+}
+
+impl Scratch {
+    pub(in crate::backend::cpu) const fn new() -> Self {
+        Self { queries: [[[0; _]; _]; _], scores: [[0.0; _]; _], weights: [[[0; _]; _]; _] }
+    }
+}
+
 /// `softmax(query · keysᵀ * ln 2) · values` for each query.
 pub(in crate::backend::cpu) struct Attend<'a, E> {
     pub(in crate::backend::cpu) queries: &'a [Query<'a>],
@@ -142,6 +164,7 @@ pub(in crate::backend::cpu) struct Attend<'a, E> {
     pub(in crate::backend::cpu) shape: HeadShape,
     /// `[query, padded_dim]`.
     pub(in crate::backend::cpu) output: &'a mut [f32],
+    pub(in crate::backend::cpu) scratch: &'a mut Scratch,
 }
 
 impl<E: Kept> Kernel for Attend<'_, E> {
@@ -149,10 +172,10 @@ impl<E: Kept> Kernel for Attend<'_, E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { mut queries, blocks, shape, mut output } = self;
+        let Self { mut queries, blocks, shape, mut output, scratch } = self;
         while !queries.is_empty() {
             let together = match queries.len() {
-                MAX_TOGETHER.. => 6,
+                6.. => 6,
                 3.. => 3,
                 len => len,
             };
@@ -161,14 +184,14 @@ impl<E: Kept> Kernel for Attend<'_, E> {
             let cached = Cached { blocks, shape };
             // Enough sums that none waits for another, and no more than there are registers for.
             match (together, S::ROWS >= 8) {
-                (6, true) => attend::<S, E, 6, 2, 4>(simd, these, cached, to),
-                (6, false) => attend::<S, E, 6, 1, 1>(simd, these, cached, to),
-                (3, true) => attend::<S, E, 3, 4, 4>(simd, these, cached, to),
-                (3, false) => attend::<S, E, 3, 1, 1>(simd, these, cached, to),
-                (2, true) => attend::<S, E, 2, 4, 4>(simd, these, cached, to),
-                (2, false) => attend::<S, E, 2, 2, 2>(simd, these, cached, to),
-                (_, true) => attend::<S, E, 1, 8, 4>(simd, these, cached, to),
-                (_, false) => attend::<S, E, 1, 4, 4>(simd, these, cached, to),
+                (6, true) => attend::<S, E, 6, 2, 4>(simd, these, cached, to, scratch),
+                (6, false) => attend::<S, E, 6, 1, 1>(simd, these, cached, to, scratch),
+                (3, true) => attend::<S, E, 3, 4, 4>(simd, these, cached, to, scratch),
+                (3, false) => attend::<S, E, 3, 1, 1>(simd, these, cached, to, scratch),
+                (2, true) => attend::<S, E, 2, 4, 4>(simd, these, cached, to, scratch),
+                (2, false) => attend::<S, E, 2, 2, 2>(simd, these, cached, to, scratch),
+                (_, true) => attend::<S, E, 1, 8, 4>(simd, these, cached, to, scratch),
+                (_, false) => attend::<S, E, 1, 4, 4>(simd, these, cached, to, scratch),
             }
             (queries, output) = (others, rest);
         }
@@ -188,17 +211,23 @@ fn attend<S: Simd, E: Kept, const QUERIES: usize, const BLOCKS: usize, const VEC
     queries: &[Query<'_>],
     cached: Cached<'_, E>,
     output: &mut [f32],
+    scratch: &mut Scratch,
 ) {
     let Cached { blocks, shape } = cached;
     let block_len = shape.block_len::<E>();
-    let mut prepared = [E::query(simd, queries[0].values); QUERIES];
-    for query in 1..QUERIES {
-        prepared[query] = E::query(simd, queries[query].values);
+    let Scratch { queries: pairs, scores, weights: numbers } = scratch;
+    let scores = scores.first_chunk_mut::<QUERIES>().expect("as many as there may be");
+    let numbers = numbers.first_chunk_mut::<QUERIES>().expect("as many as there may be");
+    let pairs = pairs.first_chunk_mut::<QUERIES>().expect("as many as there may be");
+    let (mut values, mut scales) = ([queries[0].values; QUERIES], [0.0; QUERIES]);
+    for query in 0..QUERIES {
+        values[query] = queries[query].values;
+        scales[query] = E::prepare(simd, values[query], &mut pairs[query]);
     }
-    let (mut largest, mut totals) = ([f32::NEG_INFINITY; QUERIES], [simd.splat(0.0); QUERIES]);
+    let prepared = Prepared { values, pairs, scales };
+    let (mut largest, mut totals) = ([f32::NEG_INFINITY; LANES], [simd.splat(0.0); QUERIES]);
     output.fill(0.0);
     let longest = queries.iter().map(|query| query.positions).max().unwrap_or(0);
-    let mut weights = [[0.0; CHUNK]; QUERIES];
     for first in (0..longest).step_by(CHUNK) {
         let blocks = &blocks[first / POSITIONS_PER_BLOCK * block_len..];
         let n_blocks = (longest - first).div_ceil(POSITIONS_PER_BLOCK).min(BLOCKS_PER_CHUNK);
@@ -206,24 +235,20 @@ fn attend<S: Simd, E: Kept, const QUERIES: usize, const BLOCKS: usize, const VEC
         while block < n_blocks {
             let blocks = &blocks[block * block_len..];
             if n_blocks - block >= BLOCKS {
-                E::scores::<S, QUERIES, BLOCKS>(simd, &prepared, blocks, shape, block, &mut weights);
+                E::scores::<S, QUERIES, BLOCKS>(simd, &prepared, blocks, shape, block, scores);
                 block += BLOCKS;
             } else {
-                E::scores::<S, QUERIES, 1>(simd, &prepared, blocks, shape, block, &mut weights);
+                E::scores::<S, QUERIES, 1>(simd, &prepared, blocks, shape, block, scores);
                 block += 1;
             }
         }
-        let mut found = [Found { seen: 0, factor: 1.0, sum: 0.0, largest: 0.0 }; QUERIES];
+        let mut found = [Found { seen: 0, factor: 1.0, largest: 0.0 }; QUERIES];
         for query in 0..QUERIES {
-            let seen = queries[query].positions.saturating_sub(first).min(CHUNK);
-            if seen > 0 {
-                let (largest, total) = (&mut largest[query], &mut totals[query]);
-                let scores = &mut weights[query];
-                found[query] = softmax(simd, scores, seen, largest, total, Cached { blocks, shape });
-            }
+            found[query].seen = queries[query].positions.saturating_sub(first).min(CHUNK);
         }
-        let chunk = Chunk { weights: &weights, found, blocks, shape };
-        E::mix::<S, QUERIES, VECTORS>(simd, chunk, output);
+        softmax(simd, scores, &mut found, &mut largest, &mut totals, Cached { blocks, shape });
+        let chunk = Chunk { weights: scores, found, blocks, shape };
+        E::mix::<S, QUERIES, VECTORS>(simd, chunk, numbers, output);
     }
     for (output, total) in output.chunks_exact_mut(shape.padded_dim).zip(totals) {
         let total = simd.splat(simd.sum(total));
@@ -234,40 +259,83 @@ fn attend<S: Simd, E: Kept, const QUERIES: usize, const BLOCKS: usize, const VEC
     }
 }
 
-/// Makes weights of the first `seen` scores.
+/// Makes weights of the scores; those that a query does not see become 0. A block is taken for all queries before the
+/// next one, since each step of one query waits for the step before.
 #[inline(always)]
-fn softmax<S: Simd, E: Kept>(
+fn softmax<S: Simd, E: Kept, const QUERIES: usize>(
     simd: S,
-    scores: &mut Scores,
-    seen: usize,
-    largest: &mut f32,
-    total: &mut S::Floats,
-    Cached { blocks: kept, shape }: Cached<'_, E>,
-) -> Found {
-    let (blocks, _) = scores.as_chunks_mut::<LANES>();
-    let blocks = &mut blocks[..seen.div_ceil(LANES)];
-    let mut maxima = simd.splat(*largest);
-    for (idx, block) in blocks.iter().enumerate() {
-        let scores = simd.keep_first(simd.load(block), seen - idx * LANES, f32::NEG_INFINITY);
-        maxima = simd.max(maxima, scores);
+    scores: &mut [Scores; QUERIES],
+    found: &mut [Found; QUERIES],
+    largest: &mut [f32; LANES],
+    totals: &mut [S::Floats; QUERIES],
+    Cached { blocks, shape }: Cached<'_, E>,
+) {
+    let mut longest = 0;
+    for found in &*found {
+        longest = longest.max(found.seen);
     }
-    let now_largest = simd.maximum(maxima);
-    let before = simd.splat(*largest - now_largest);
-    // The first chunk has nothing before it.
-    let factor = if *largest == f32::NEG_INFINITY { 0.0 } else { simd.maximum(exp2(simd, before)) };
-    *largest = now_largest;
-    *total = simd.mul(*total, simd.splat(factor));
-    let (mut sums, mut maxima) = (simd.splat(0.0), simd.splat(0.0));
-    for (idx, block) in blocks.iter_mut().enumerate() {
-        let weights = exp2(simd, simd.sub(simd.load(block), simd.splat(now_largest)));
-        let mut weights = simd.keep_first(weights, seen - idx * LANES, 0.0);
-        *total = simd.add(*total, weights);
-        if let Some(scales) = E::value_scales(&kept[idx * shape.block_len::<E>()..], shape) {
-            weights = simd.mul(weights, simd.load(&scales));
-            sums = simd.add(sums, weights);
-            maxima = simd.max(maxima, weights);
+    let n_blocks = longest.div_ceil(LANES);
+    let seen_in = |found: &Found, idx: usize| found.seen.saturating_sub(idx * LANES).min(LANES);
+
+    let mut maxima = [simd.splat(f32::NEG_INFINITY); QUERIES];
+    for idx in 0..n_blocks {
+        for query in 0..QUERIES {
+            let mut scores = simd.load(&scores[query].as_chunks::<LANES>().0[idx]);
+            let seen = seen_in(&found[query], idx);
+            if seen < LANES {
+                scores = simd.keep_first(scores, seen, f32::NEG_INFINITY);
+            }
+            maxima[query] = simd.max(maxima[query], scores);
         }
-        simd.store(weights, block);
     }
-    Found { seen, factor, sum: simd.sum(sums), largest: simd.maximum(maxima) }
+    let before = *largest;
+    each_maximum(simd, maxima, largest);
+    simd.store(simd.max(simd.load(&before), simd.load(largest)), largest);
+    let mut factors = [0.0; LANES];
+    simd.store(exp2(simd, simd.sub(simd.load(&before), simd.load(largest))), &mut factors);
+    let mut references = [simd.splat(0.0); QUERIES];
+    for query in 0..QUERIES {
+        references[query] = simd.splat(largest[query]);
+        // The first chunk has nothing before it.
+        let factor = if before[query] == f32::NEG_INFINITY { 0.0 } else { factors[query] };
+        found[query].factor = factor;
+        totals[query] = simd.mul(totals[query], simd.splat(factor));
+    }
+
+    let mut maxima = [simd.splat(0.0); QUERIES];
+    for idx in 0..n_blocks {
+        let scales = E::value_scales(simd, &blocks[idx * shape.block_len::<E>()..], shape);
+        for query in 0..QUERIES {
+            let scores = &mut scores[query].as_chunks_mut::<LANES>().0[idx];
+            let mut weights = exp2(simd, simd.sub(simd.load(scores), references[query]));
+            let seen = seen_in(&found[query], idx);
+            if seen < LANES {
+                weights = simd.keep_first(weights, seen, 0.0);
+            }
+            totals[query] = simd.add(totals[query], weights);
+            if let Some(scales) = scales {
+                weights = simd.mul(weights, scales);
+                maxima[query] = simd.max(maxima[query], weights);
+            }
+            simd.store(weights, scores);
+        }
+    }
+    let mut largest_weights = [0.0; LANES];
+    each_maximum(simd, maxima, &mut largest_weights);
+    for query in 0..QUERIES {
+        found[query].largest = largest_weights[query];
+    }
+}
+
+/// The maximum of each of these.
+#[inline(always)]
+fn each_maximum<S: Simd, const COUNT: usize>(simd: S, values: [S::Floats; COUNT], maxima: &mut [f32; LANES]) {
+    let mut idx = 0;
+    while idx + 1 < COUNT {
+        [maxima[idx], maxima[idx + 1]] = simd.maxima([values[idx], values[idx + 1]]);
+        idx += 2;
+    }
+    if idx < COUNT {
+        maxima[idx] = simd.maximum(values[idx]);
+    }
 }

@@ -314,6 +314,15 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn load_byte_pairs(self, pairs: &[u32; LANES / 2]) -> [__m256i; 2] {
+        let (low, high) = pairs.split_at(LANES / 4);
+        present!([
+            _mm256_cvtepi8_epi16(_mm_loadu_si128(low.as_ptr().cast())),
+            _mm256_cvtepi8_epi16(_mm_loadu_si128(high.as_ptr().cast())),
+        ])
+    }
+
+    #[inline(always)]
     fn no_pairs(self) -> [__m256i; 2] {
         [present!(_mm256_setzero_si256()); 2]
     }

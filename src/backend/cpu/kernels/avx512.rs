@@ -229,6 +229,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn load_byte_pairs(self, pairs: &[u32; LANES / 2]) -> __m512i {
+        present!(_mm512_cvtepi8_epi16(_mm256_loadu_si256(pairs.as_ptr().cast())))
+    }
+
+    #[inline(always)]
     fn no_pairs(self) -> __m512i {
         present!(_mm512_setzero_si512())
     }

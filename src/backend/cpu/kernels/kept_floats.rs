@@ -3,13 +3,12 @@
 //! The keys of a block are `[head_dim, 16]`, its values `[16, padded_dim]`.
 
 use super::{
-    attention::{Chunk, HeadShape, Keep, Kept, POSITIONS_PER_BLOCK, Scores},
+    attention::{Chunk, HeadShape, Keep, Kept, POSITIONS_PER_BLOCK, Prepared, Scores},
+    kept_pairs::{Pairs, Weights},
     simd::{LANES, Simd},
 };
 
 impl Kept for f32 {
-    type Query<'a> = &'a [f32];
-
     #[inline(always)]
     fn keys_len(head_dim: usize) -> usize {
         head_dim * POSITIONS_PER_BLOCK
@@ -31,14 +30,14 @@ impl Kept for f32 {
     }
 
     #[inline(always)]
-    fn query<S: Simd>(_simd: S, values: &[f32]) -> &[f32] {
-        values
+    fn prepare<S: Simd>(_simd: S, _values: &[f32], _pairs: &mut Pairs) -> f32 {
+        1.0
     }
 
     #[inline(always)]
     fn scores<S: Simd, const QUERIES: usize, const BLOCKS: usize>(
         simd: S,
-        queries: &[&[f32]; QUERIES],
+        queries: &Prepared<'_, QUERIES>,
         blocks: &[f32],
         shape: HeadShape,
         nth: usize,
@@ -51,9 +50,9 @@ impl Kept for f32 {
         for (idx, block) in blocks.iter_mut().enumerate() {
             *block = &rows[idx * block_rows..][..head_dim];
         }
-        let mut values = [queries[0]; QUERIES];
-        for query in 0..QUERIES {
-            values[query] = &queries[query][..head_dim];
+        let mut values = queries.values;
+        for values in &mut values {
+            *values = &values[..head_dim];
         }
         let mut sums = [[simd.splat(0.0); BLOCKS]; QUERIES];
         for dim in 0..head_dim {
@@ -77,7 +76,7 @@ impl Kept for f32 {
     }
 
     #[inline(always)]
-    fn value_scales(_blocks: &[f32], _shape: HeadShape) -> Option<[f32; POSITIONS_PER_BLOCK]> {
+    fn value_scales<S: Simd>(_simd: S, _blocks: &[f32], _shape: HeadShape) -> Option<S::Floats> {
         None
     }
 
@@ -85,6 +84,7 @@ impl Kept for f32 {
     fn mix<S: Simd, const QUERIES: usize, const VECTORS: usize>(
         simd: S,
         chunk: Chunk<'_, f32, QUERIES>,
+        _numbers: &mut [Weights; QUERIES],
         output: &mut [f32],
     ) {
         let mut dim = 0;

@@ -1,24 +1,23 @@
-//! Keys and values kept as whole numbers of 16 bits, two to a unit, with a scale for each key and each value.
+//! Keys kept as whole numbers of 16 bits and values as whole numbers of 8, with a scale for each key and each value.
 //!
-//! Products of pairs take half the instructions of those of floats, and sums of whole numbers are exact in any order.
-//! None overflows:
+//! Both are read as pairs of 16 bits, as are the queries and weights that meet them: products of pairs take half the
+//! instructions of those of floats, and sums of whole numbers are exact in any order. None overflows:
 //!
 //! - a key is scaled to a length of 32,767, and so is a query: their product is at most the product of their lengths
 //!   (Cauchy and Schwarz), hardly more than 2^30 when both have been rounded;
-//! - a value's largest number becomes 8,191, and the weights of a chunk, each with its value's scale in it, are
-//!   scaled to a sum of 2^18 at most: less than 2^31.
+//! - a value's numbers are within 127, the weights of a chunk within 32,767: 128 products are less than 2^30.
 //!
-//! Keys and values lose what `f16` would lose, a few 10,000ths: they are rounded to a 65,534th of a key's length and a
-//! 16,382nd of a value's largest number. So are queries, to a 65,534th of their length, and weights, to a 65,534th of
-//! the largest or a 500,000th of their sum, whichever is more.
+//! Values may be rounded more than keys: what a query finds is a mean of many, but a score stands alone, and its error
+//! becomes a factor. Queries are rounded to a 65,534th of their length, weights to a 65,534th of the largest.
 //!
 //! The keys of a block are `[head_dim / 2, 16]` units, each two neighbouring dimensions of a position, then 16 scales; its
-//! values are `[8, padded_dim]` units, each two neighbouring positions of a dimension, then 16 scales. A scale is the
-//! bits of an `f32`.
+//! values are `[8, padded_dim / 2]` units, each two neighbouring dimensions of two neighbouring positions, then 16 scales.
+//! A scale is the bits of an `f32`.
 
 use super::{
     attention::{
-        BLOCKS_PER_CHUNK, Chunk, Found, HeadShape, Keep, Kept, MAX_HEAD_DIM, POSITIONS_PER_BLOCK, Scores,
+        BLOCKS_PER_CHUNK, CHUNK, Chunk, HeadShape, Keep, Kept, MAX_HEAD_DIM, POSITIONS_PER_BLOCK, Prepared,
+        Scores,
     },
     simd::{LANES, Simd},
 };
@@ -26,28 +25,23 @@ use super::{
 /// The length of keys and queries.
 const LENGTH: f32 = 32_767.0;
 /// The largest number of a value.
-const LARGEST_VALUE: f32 = 8_191.0;
+const LARGEST_VALUE: f32 = 127.0;
 /// The largest weight.
 const LARGEST_WEIGHT: f32 = 32_767.0;
-/// The largest sum of weights; a chunk's are rounded up by 64 in all, at most.
-const SUM_OF_WEIGHTS: f32 = (1 << 18) as f32 - 256.0;
+const _: () = assert!(LARGEST_VALUE as u64 * LARGEST_WEIGHT as u64 * CHUNK as u64 <= i32::MAX as u64);
 /// Larger numbers are taken to be this large: their squares can still be added.
 const BOUND: f32 = 1e18;
 
 const PAIRS_PER_BLOCK: usize = POSITIONS_PER_BLOCK / 2;
+/// Units of values that are loaded at once.
+const HALF_LINE: usize = LANES / 2;
 
 /// A head as pairs of neighbouring dimensions.
-type Pairs = [[u32; LANES / 2]; MAX_HEAD_DIM / LANES];
-
-#[derive(Clone, Copy)]
-pub(in crate::backend::cpu) struct PairQuery {
-    pairs: Pairs,
-    scale: f32,
-}
+pub(super) type Pairs = [[u32; LANES / 2]; MAX_HEAD_DIM / LANES];
+/// The weights of a chunk as pairs of neighbouring positions.
+pub(super) type Weights = [[u32; PAIRS_PER_BLOCK]; BLOCKS_PER_CHUNK];
 
 impl Kept for u32 {
-    type Query<'a> = PairQuery;
-
     #[inline(always)]
     fn keys_len(head_dim: usize) -> usize {
         (head_dim.div_ceil(2) + 1) * POSITIONS_PER_BLOCK
@@ -55,13 +49,14 @@ impl Kept for u32 {
 
     #[inline(always)]
     fn values_len(padded_dim: usize) -> usize {
-        PAIRS_PER_BLOCK * padded_dim + POSITIONS_PER_BLOCK
+        PAIRS_PER_BLOCK * padded_dim / 2 + POSITIONS_PER_BLOCK
     }
 
     #[inline(always)]
     fn keep<S: Simd>(simd: S, Keep { key, value, block, position }: Keep<'_, Self>) {
         let (keys, values) = block.split_at_mut(Self::keys_len(key.len()));
-        let PairQuery { pairs, scale } = Self::query(simd, key);
+        let mut pairs = Pairs::default();
+        let scale = Self::prepare(simd, key, &mut pairs);
         let (rows, _) = keys.as_chunks_mut::<POSITIONS_PER_BLOCK>();
         let count = key.len().div_ceil(2);
         for (row, pair) in rows.iter_mut().zip(&pairs.as_flattened()[..count]) {
@@ -74,20 +69,20 @@ impl Kept for u32 {
             largest = simd.max(largest, simd.abs(vector(simd, value, idx)));
         }
         let factor = inverse(LARGEST_VALUE, simd.maximum(largest));
-        let pairs = to_pairs(simd, value, factor);
+        to_pairs(simd, value, factor, &mut pairs);
         let (rows, scales) = values.split_at_mut(values.len() - POSITIONS_PER_BLOCK);
         scales[position] = inverse(1.0, factor).to_bits();
-        let padded_dim = rows.len() / PAIRS_PER_BLOCK;
-        let row = &mut rows[position / 2 * padded_dim..];
-        let (kept, shift) = if position.is_multiple_of(2) { (0xffff_0000, 0) } else { (0xffff, 16) };
-        for (units, pair) in row.as_chunks_mut::<2>().0.iter_mut().zip(&pairs.as_flattened()[..count]) {
-            units[0] = units[0] & kept | (pair & 0xffff) << shift;
-            units[1] = units[1] & kept | (pair >> 16) << shift;
+        let row_len = rows.len() / PAIRS_PER_BLOCK;
+        let row = &mut rows[position / 2 * row_len..];
+        // The bytes of an even position come before those of the odd one.
+        let shift = 8 * (position % 2);
+        for (unit, pair) in row.iter_mut().zip(&pairs.as_flattened()[..count]) {
+            *unit = *unit & !(0xff_00ff << shift) | (pair & 0xff_00ff) << shift;
         }
     }
 
     #[inline(always)]
-    fn query<S: Simd>(simd: S, values: &[f32]) -> PairQuery {
+    fn prepare<S: Simd>(simd: S, values: &[f32], pairs: &mut Pairs) -> f32 {
         let mut squares = simd.splat(0.0);
         for idx in 0..values.len().div_ceil(LANES) {
             let vector = vector(simd, values, idx);
@@ -96,13 +91,14 @@ impl Kept for u32 {
         // Smaller squares are not what they should be: a length would come out too small, and the numbers too large.
         let squares = simd.sum(squares);
         let factor = inverse(LENGTH, if squares > 1e-30 { squares.sqrt() } else { 0.0 });
-        PairQuery { pairs: to_pairs(simd, values, factor), scale: inverse(1.0, factor) }
+        to_pairs(simd, values, factor, pairs);
+        inverse(1.0, factor)
     }
 
     #[inline(always)]
     fn scores<S: Simd, const QUERIES: usize, const BLOCKS: usize>(
         simd: S,
-        queries: &[PairQuery; QUERIES],
+        queries: &Prepared<'_, QUERIES>,
         blocks: &[u32],
         shape: HeadShape,
         nth: usize,
@@ -115,18 +111,16 @@ impl Kept for u32 {
         for (idx, block) in blocks.iter_mut().enumerate() {
             *block = &rows[idx * block_rows..][..=pairs];
         }
-        let mut numbers = [&queries[0].pairs.as_flattened()[..pairs]; QUERIES];
-        for query in 0..QUERIES {
-            numbers[query] = &queries[query].pairs.as_flattened()[..pairs];
-        }
+        // In one piece of memory, so that one register points to all of them.
+        let numbers = queries.pairs;
         let mut sums = [[simd.no_pairs(); BLOCKS]; QUERIES];
-        for pair in 0..pairs {
-            let mut keys = [simd.load_pairs(&blocks[0][pair]); BLOCKS];
+        for (pair, keys) in blocks[0][..pairs].iter().enumerate() {
+            let mut keys = [simd.load_pairs(keys); BLOCKS];
             for idx in 1..BLOCKS {
                 keys[idx] = simd.load_pairs(&blocks[idx][pair]);
             }
             for query in 0..QUERIES {
-                let numbers = simd.splat_pair(numbers[query][pair]);
+                let numbers = simd.splat_pair(numbers[query].as_flattened()[pair]);
                 for idx in 0..BLOCKS {
                     sums[query][idx] = simd.dot_pairs(sums[query][idx], keys[idx], numbers);
                 }
@@ -135,7 +129,7 @@ impl Kept for u32 {
         for idx in 0..BLOCKS {
             let scale = simd.load(&blocks[idx][pairs].map(f32::from_bits));
             for query in 0..QUERIES {
-                let scale = simd.mul(scale, simd.splat(queries[query].scale));
+                let scale = simd.mul(scale, simd.splat(queries.scales[query]));
                 let (to, _) = scores[query].as_chunks_mut::<LANES>();
                 simd.store(simd.mul(simd.to_floats(sums[query][idx]), scale), &mut to[nth + idx]);
             }
@@ -143,39 +137,41 @@ impl Kept for u32 {
     }
 
     #[inline(always)]
-    fn value_scales(blocks: &[u32], shape: HeadShape) -> Option<[f32; POSITIONS_PER_BLOCK]> {
+    fn value_scales<S: Simd>(simd: S, blocks: &[u32], shape: HeadShape) -> Option<S::Floats> {
         let scales = blocks[..shape.block_len::<u32>()].last_chunk::<POSITIONS_PER_BLOCK>();
-        Some(scales.expect("a block ends with them").map(f32::from_bits))
+        Some(simd.load(&scales.expect("a block ends with them").map(f32::from_bits)))
     }
 
     #[inline(always)]
     fn mix<S: Simd, const QUERIES: usize, const VECTORS: usize>(
         simd: S,
         chunk: Chunk<'_, u32, QUERIES>,
+        numbers: &mut [Weights; QUERIES],
         output: &mut [f32],
     ) {
         let Chunk { weights, found, blocks, shape } = chunk;
         let row_len = shape.padded_dim / LANES;
-        let (rows, _) = blocks[Self::keys_len(shape.head_dim)..].as_chunks::<LANES>();
+        let (rows, _) = blocks[Self::keys_len(shape.head_dim)..].as_chunks::<HALF_LINE>();
         // Between the values of two blocks: scales, and keys.
-        let gap = shape.block_len::<u32>() / LANES - PAIRS_PER_BLOCK * row_len;
-        let (mut longest, mut scales, mut factors) = (0, [0.0; QUERIES], [0.0; QUERIES]);
-        let mut numbers = [[[0; PAIRS_PER_BLOCK]; BLOCKS_PER_CHUNK]; QUERIES];
+        let gap = shape.block_len::<u32>() / HALF_LINE - PAIRS_PER_BLOCK * row_len;
+        let mut longest = 0;
+        for found in &found {
+            longest = longest.max(found.seen);
+        }
+        let (mut scales, mut factors) = ([0.0; QUERIES], [0.0; QUERIES]);
         for query in 0..QUERIES {
-            let Found { seen, factor, sum, largest } = found[query];
-            longest = longest.max(seen);
-            let to_whole = inverse(LARGEST_WEIGHT, largest).min(inverse(SUM_OF_WEIGHTS, sum));
-            (scales[query], factors[query]) = (inverse(1.0, to_whole), factor);
+            let found = found[query];
+            let to_whole = inverse(LARGEST_WEIGHT, found.largest);
+            (scales[query], factors[query]) = (inverse(1.0, to_whole), found.factor);
             let (weights, _) = weights[query].as_chunks::<LANES>();
-            for (weights, numbers) in weights[..seen.div_ceil(LANES)].iter().zip(&mut numbers[query]) {
+            for (weights, numbers) in weights[..longest.div_ceil(LANES)].iter().zip(&mut numbers[query]) {
                 *numbers = simd.to_pairs(simd.mul(simd.load(weights), simd.splat(to_whole)));
             }
         }
         let pairs = longest.div_ceil(2);
         let mut dim = 0;
         while dim < row_len {
-            let weighted =
-                Weighted { numbers: &numbers, scales: &scales, factors: &factors, pairs, row_len, gap };
+            let weighted = Weighted { numbers, scales: &scales, factors: &factors, pairs, row_len, gap };
             if row_len - dim >= VECTORS {
                 weighted.mix::<S, VECTORS>(simd, rows, dim, output);
                 dim += VECTORS;
@@ -188,13 +184,13 @@ impl Kept for u32 {
 }
 
 struct Weighted<'a, const QUERIES: usize> {
-    numbers: &'a [[[u32; PAIRS_PER_BLOCK]; BLOCKS_PER_CHUNK]; QUERIES],
+    numbers: &'a [Weights; QUERIES],
     scales: &'a [f32; QUERIES],
     factors: &'a [f32; QUERIES],
     pairs: usize,
-    /// Rows of sixteen units that a pair of positions takes.
+    /// Half lines that a pair of positions takes.
     row_len: usize,
-    /// Rows between the values of two blocks.
+    /// Half lines between the values of two blocks.
     gap: usize,
 }
 
@@ -204,7 +200,7 @@ impl<const QUERIES: usize> Weighted<'_, QUERIES> {
     fn mix<S: Simd, const VECTORS: usize>(
         &self,
         simd: S,
-        rows: &[[u32; LANES]],
+        rows: &[[u32; HALF_LINE]],
         first: usize,
         output: &mut [f32],
     ) {
@@ -213,9 +209,9 @@ impl<const QUERIES: usize> Weighted<'_, QUERIES> {
         // One loop, not one of blocks and one of pairs: the sums would leave their registers between the two.
         for pair in 0..pairs {
             let row = &rows[pair * row_len + pair / PAIRS_PER_BLOCK * gap + first..][..VECTORS];
-            let mut values = [simd.load_pairs(&row[0]); VECTORS];
+            let mut values = [simd.load_byte_pairs(&row[0]); VECTORS];
             for idx in 1..VECTORS {
-                values[idx] = simd.load_pairs(&row[idx]);
+                values[idx] = simd.load_byte_pairs(&row[idx]);
             }
             for query in 0..QUERIES {
                 let numbers = simd.splat_pair(numbers[query].as_flattened()[pair]);
@@ -259,10 +255,8 @@ fn vector<S: Simd>(simd: S, values: &[f32], idx: usize) -> S::Floats {
 
 /// The nearest whole numbers to values times `factor`.
 #[inline(always)]
-fn to_pairs<S: Simd>(simd: S, values: &[f32], factor: f32) -> Pairs {
-    let mut pairs = [[0; LANES / 2]; MAX_HEAD_DIM / LANES];
+fn to_pairs<S: Simd>(simd: S, values: &[f32], factor: f32, pairs: &mut Pairs) {
     for (idx, to) in pairs.iter_mut().enumerate().take(values.len().div_ceil(LANES)) {
         *to = simd.to_pairs(simd.mul(vector(simd, values, idx), simd.splat(factor)));
     }
-    pairs
 }

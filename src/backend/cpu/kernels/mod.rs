@@ -22,7 +22,9 @@ mod portable;
 mod product;
 mod simd;
 
-pub(super) use attention::{Attend, HeadShape, Keep, Kept, MAX_HEAD_DIM, POSITIONS_PER_BLOCK, Query};
+pub(super) use attention::{
+    Attend, HeadShape, Keep, Kept, MAX_HEAD_DIM, POSITIONS_PER_BLOCK, Query, Scratch,
+};
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx512_bf16::{BF16_INPUTS, Bf16Dots, Bf16Pair, Bf16Product};
 pub(super) use block::{BLOCK_LEN, Block, HALF_LEN, Quantise};

@@ -262,6 +262,21 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn load_byte_pairs(self, pairs: &[u32; LANES / 2]) -> Self::Pairs {
+        // Sixteen first numbers and sixteen second ones, each in two registers.
+        let parts: [int16x8x2_t; 2] = present!({
+            let int8x16x2_t(first, second) = vld2q_s8(pairs.as_ptr().cast());
+            [
+                int16x8x2_t(vmovl_s8(vget_low_s8(first)), vmovl_high_s8(first)),
+                int16x8x2_t(vmovl_s8(vget_low_s8(second)), vmovl_high_s8(second)),
+            ]
+        });
+        parts.map(|int16x8x2_t(low, high)| {
+            present!([vget_low_s16(low), vget_high_s16(low), vget_low_s16(high), vget_high_s16(high)])
+        })
+    }
+
+    #[inline(always)]
     fn no_pairs(self) -> Self::Ints {
         [present!(vdupq_n_s32(0)); REGISTERS]
     }

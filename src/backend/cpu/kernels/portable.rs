@@ -185,6 +185,12 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn load_byte_pairs(self, pairs: &[u32; LANES / 2]) -> [[i16; 2]; LANES] {
+        let numbers = pairs.map(|pairs| pairs.to_le_bytes().map(|byte| i16::from(byte as i8)));
+        *numbers.as_flattened().as_chunks::<2>().0.first_chunk().expect("two pairs a word")
+    }
+
+    #[inline(always)]
     fn no_pairs(self) -> [i32; LANES] {
         [0; LANES]
     }

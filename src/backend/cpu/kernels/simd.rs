@@ -94,6 +94,8 @@ pub(in crate::backend::cpu) trait Simd: Copy {
 
     /// Pairs of `i16`, as [`pair`] makes them.
     fn load_pairs(self, pairs: &[u32; LANES]) -> Self::Pairs;
+    /// Pairs of `i8`, two to a word, lowest first.
+    fn load_byte_pairs(self, pairs: &[u32; LANES / 2]) -> Self::Pairs;
     /// Sums of [`Simd::dot_pairs`] to begin with.
     fn no_pairs(self) -> Self::Ints;
     /// The same pair in each lane.
