@@ -3,7 +3,7 @@
 use super::{
     batch::Place,
     cache::KvCache,
-    kernels::{Attend, Isa, Kept, MAX_HEAD_DIM, Query, RmsNorm, Scratch},
+    kernels::{Attend, BLOCK_LEN, Block, Isa, Kept, MAX_HEAD_DIM, Quantise, Query, RmsNorm, Scratch},
     pool::{Tasks, Tiles},
     rotary::RotaryTable,
     view::{View, ViewMut},
@@ -15,6 +15,7 @@ use std::{cell::RefCell, f32::consts::LOG2_E};
 const TOKENS_PER_TILE: usize = 4;
 /// Queries that are prepared at once.
 const MAX_QUERIES: usize = 6;
+
 #[derive(Debug, thiserror::Error)]
 #[error("heads are {head_dim} wide, more than {MAX_HEAD_DIM}")]
 pub(in crate::backend) struct HeadTooWide {
@@ -117,16 +118,43 @@ impl Attention {
     ) {
         self.write(context, pool, cache, keys, values);
         let cache = &*cache;
-        pool.tiles(output, TOKENS_PER_TILE, &self.cuts, |token, head, mut tile| {
-            let places = &context.places[token..token + tile.rows()];
-            let mut first = 0;
-            for run in places.chunk_by(|left, right| left.slot == right.slot) {
-                let rows = first..first + run.len();
-                let tile = tile.tile(rows.clone(), 0..tile.columns());
-                self.attend(context, cache, head, run, (queries, token + first), tile);
-                first = rows.end;
-            }
+        pool.tiles(output, TOKENS_PER_TILE, &self.cuts, |token, head, tile| {
+            self.attend_tokens(context, cache, head, (queries, token), tile);
         });
+    }
+
+    /// As [`run`](Self::run), but rounded to blocks.
+    pub(super) fn run_to_blocks<E: Kept>(
+        &self,
+        context: Context<'_>,
+        pool: &mut impl Tasks,
+        cache: &mut KvCache<E>,
+        [queries, keys, values]: [Heads<'_>; 3],
+        (output, block_cuts): (ViewMut<'_, Block>, &[usize]),
+    ) {
+        thread_local! {
+            /// What a tile finds. Kept for the next one.
+            static FOUND: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+        }
+        self.write(context, pool, cache, keys, values);
+        let cache = &*cache;
+        pool.tiles(output, TOKENS_PER_TILE, block_cuts, |token, head, mut blocks| {
+            FOUND.with_borrow_mut(|found| {
+                let width = self.cuts[head + 1] - self.cuts[head];
+                found.resize(TOKENS_PER_TILE * width, 0.0);
+                let tile = ViewMut::new(found, blocks.rows(), width);
+                self.attend_tokens(context, cache, head, (queries, token), tile);
+                for (row, values) in found.chunks_exact(width).enumerate().take(blocks.rows()) {
+                    context.isa.run(Quantise { values, blocks: blocks.row(row) });
+                }
+            });
+        });
+    }
+
+    /// Where the queries of a key-value head begin in an output of blocks, if all begin with a block.
+    pub(super) fn block_cuts(&self) -> Option<Vec<usize>> {
+        let whole = self.cuts.iter().all(|cut| cut.is_multiple_of(BLOCK_LEN));
+        whole.then(|| self.cuts.iter().map(|cut| cut / BLOCK_LEN).collect())
     }
 
     fn write<E: Kept>(
@@ -159,6 +187,25 @@ impl Attention {
                 }
             }
         });
+    }
+
+    /// One key-value head's queries of a tile's tokens, of which `token` is the first.
+    fn attend_tokens<E: Kept>(
+        &self,
+        context: Context<'_>,
+        cache: &KvCache<E>,
+        kv_head: usize,
+        (queries, token): (Heads<'_>, usize),
+        mut tile: ViewMut<'_, f32>,
+    ) {
+        let places = &context.places[token..token + tile.rows()];
+        let mut first = 0;
+        for run in places.chunk_by(|left, right| left.slot == right.slot) {
+            let rows = first..first + run.len();
+            let tile = tile.tile(rows.clone(), 0..tile.columns());
+            self.attend(context, cache, kv_head, run, (queries, token + first), tile);
+            first = rows.end;
+        }
     }
 
     /// One key-value head's queries of neighbouring tokens of one slot, of which `first` is the first.

@@ -8,7 +8,7 @@ use super::{
     attention::{Attention, HeadTooWide},
     matrix::Matrix,
     packed::PackedMemory,
-    plan::{BlocksId, FloatsId, Forms, GateOutput, Memory, Plan, Stage},
+    plan::{BlocksId, FloatsId, Forms, Memory, Output, Plan, Stage},
     pool::Pool,
     project::{GatedProjection, Projection},
     rotary::RotaryTable,
@@ -264,22 +264,8 @@ impl Lowering<'_> {
         let forms = self.forms_of(input, id)?;
         let [gate, up] = weights.map(|weight| self.matrix(weight));
         let projection = GatedProjection::new(gate, up, self.pool.threads());
-        let (width, readers) = (self.graph().width(id), self.readers[id.0].len());
-        match self.wanted(id) {
-            (false, true) => {
-                let output = self.take_blocks(width, readers);
-                let cuts = projection.block_cuts();
-                let output_form = GateOutput::Blocks { output, cuts };
-                self.stages.push(Stage::Gate { input: forms, projection, output: output_form });
-                self.values[id.0] = Some(Value { floats: None, blocks: Some(output) });
-            }
-            _ => {
-                let output = self.take_floats(width, readers);
-                let output_form = GateOutput::Floats(output);
-                self.stages.push(Stage::Gate { input: forms, projection, output: output_form });
-                self.set_floats(id, output, 0);
-            }
-        }
+        let block_cuts = Some(projection.block_cuts());
+        self.push_stage(id, block_cuts, |output| Stage::Gate { input: forms, projection, output });
         self.has_read(input);
         self.has_read(input);
         Ok(())
@@ -298,10 +284,9 @@ impl Lowering<'_> {
             let value = self.values[input.0].and_then(|value| value.floats);
             *source = value.ok_or_else(|| self.misplaced(id))?;
         }
-        let output = self.take_floats(self.graph().width(id), self.readers[id.0].len());
-        self.stages.push(Stage::Attend { attention, sources, output });
+        let block_cuts = attention.block_cuts();
+        self.push_stage(id, block_cuts, |output| Stage::Attend { attention, sources, output });
         [query, key, value].into_iter().for_each(|input| self.has_read(input));
-        self.set_floats(id, output, 0);
         Ok(())
     }
 
@@ -331,6 +316,28 @@ impl Lowering<'_> {
 
     fn take_blocks(&mut self, width: usize, readers: usize) -> BlocksId {
         BlocksId(self.blocks.take(width, readers))
+    }
+
+    /// A stage that writes a node's value in the form its readers want; as floats if it cannot write blocks.
+    fn push_stage(
+        &mut self,
+        id: NodeId,
+        block_cuts: Option<Vec<usize>>,
+        stage: impl FnOnce(Output) -> Stage,
+    ) {
+        let (width, readers) = (self.graph().width(id), self.readers[id.0].len());
+        match (self.wanted(id), block_cuts) {
+            ((false, true), Some(cuts)) => {
+                let output = self.take_blocks(width, readers);
+                self.stages.push(stage(Output::Blocks { output, cuts }));
+                self.values[id.0] = Some(Value { floats: None, blocks: Some(output) });
+            }
+            _ => {
+                let output = self.take_floats(width, readers);
+                self.stages.push(stage(Output::Floats(output)));
+                self.set_floats(id, output, 0);
+            }
+        }
     }
 
     /// A stage has written a node's value as floats; if readers want blocks, another makes them.

@@ -53,13 +53,13 @@ pub(super) enum Stage {
     Gate {
         input: Forms,
         projection: GatedProjection,
-        output: GateOutput,
+        output: Output,
     },
     /// Each source is a matrix and the column where its heads begin.
     Attend {
         attention: Attention,
         sources: [(FloatsId, usize); 3],
-        output: FloatsId,
+        output: Output,
     },
     /// From the first one on the rows are those whose logits are wanted.
     Select {
@@ -73,7 +73,8 @@ pub(super) enum Stage {
     },
 }
 
-pub(super) enum GateOutput {
+/// The form that a stage writes, and where its tasks begin in blocks.
+pub(super) enum Output {
     Floats(FloatsId),
     Blocks { output: BlocksId, cuts: Vec<usize> },
 }
@@ -122,6 +123,10 @@ impl Memory {
 
     fn floats(&self, id: FloatsId, rows: usize) -> View<'_, f32> {
         self.floats[id.0].view(rows)
+    }
+
+    fn heads(&self, sources: &[(FloatsId, usize); 3], rows: usize) -> [Heads<'_>; 3] {
+        sources.map(|(id, column)| Heads { rows: self.floats(id, rows), column })
     }
 
     fn input(&self, forms: Forms, rows: usize) -> Input<'_> {
@@ -210,25 +215,36 @@ impl<E: Kept> Step<'_, E> {
                     projection.run(isa, self.pool, memory.input(*input, rows), output.view_mut(rows));
                 })
             }
-            Stage::Gate { input, projection, output: GateOutput::Floats(output) } => {
+            Stage::Gate { input, projection, output: Output::Floats(output) } => {
                 memory.writing_floats(*output, |memory, output| {
                     let input = memory.input(*input, rows);
                     projection.run_to_floats(isa, self.pool, input, output.view_mut(rows));
                 });
             }
-            Stage::Gate { input, projection, output: GateOutput::Blocks { output, cuts } } => {
+            Stage::Gate { input, projection, output: Output::Blocks { output, cuts } } => {
                 memory.writing_blocks(*output, |memory, output| {
                     let input = memory.input(*input, rows);
                     projection.run_to_blocks(isa, self.pool, input, output.view_mut(rows), cuts);
                 });
             }
             Stage::Attend { attention, sources, output } => {
-                memory.writing_floats(*output, |memory, output| {
-                    let heads = |(id, column)| Heads { rows: memory.floats(id, rows), column };
-                    let sources = sources.map(heads);
-                    let context = Context { isa, rotary, places: &batch.places };
-                    attention.run(context, self.pool, self.cache, sources, output.view_mut(rows));
-                })
+                let context = Context { isa, rotary, places: &batch.places };
+                match output {
+                    Output::Floats(output) => memory.writing_floats(*output, |memory, output| {
+                        let output = output.view_mut(rows);
+                        attention.run(context, self.pool, self.cache, memory.heads(sources, rows), output);
+                    }),
+                    Output::Blocks { output, cuts } => memory.writing_blocks(*output, |memory, output| {
+                        let output = (output.view_mut(rows), &cuts[..]);
+                        attention.run_to_blocks(
+                            context,
+                            self.pool,
+                            self.cache,
+                            memory.heads(sources, rows),
+                            output,
+                        );
+                    }),
+                }
             }
             Stage::Select { input, output } => memory.writing_floats(*output, |memory, output| {
                 let input = memory.floats(*input, batch.tokens.len());

@@ -7,7 +7,7 @@ use super::{
     pool::{Pool, Tiles},
     view::{View, ViewMut},
 };
-use std::ops::Range;
+use std::{cell::RefCell, ops::Range};
 
 /// Tasks for each thread, so that one who is kept from work holds up little.
 const TASKS_PER_THREAD: usize = 8;
@@ -195,19 +195,25 @@ impl GatedProjection {
         input: Input<'_>,
         mut put: impl FnMut(Range<usize>, usize, &mut [f32], &[f32]),
     ) {
-        let (mut gates, mut ups) = ([0.0; GATE_ROWS * GATE_COLUMNS], [0.0; GATE_ROWS * GATE_COLUMNS]);
-        for column in columns.clone().step_by(GATE_COLUMNS) {
-            let width = GATE_COLUMNS.min(columns.end - column);
-            let panels = column / LANES..(column + width).div_ceil(LANES);
-            for row in (0..all_rows).step_by(GATE_ROWS) {
-                let rows = row..(row + GATE_ROWS).min(all_rows);
-                for (matrix, to) in [(&self.gate, &mut gates), (&self.up, &mut ups)] {
-                    let to = ViewMut::new(to, rows.len(), width);
-                    matrix.multiply(isa, panels.clone(), input.part(rows.clone()), to, Finish::Store);
-                }
-                let used = rows.len() * width;
-                put(rows, column - columns.start, &mut gates[..used], &ups[..used]);
-            }
+        type Products = [f32; GATE_ROWS * GATE_COLUMNS];
+        thread_local! {
+            /// Kept for the next ones: to clear them takes longer than some products.
+            static PRODUCTS: RefCell<[Products; 2]> = const { RefCell::new([[0.0; _]; 2]) };
         }
+        PRODUCTS.with_borrow_mut(|[gates, ups]| {
+            for column in columns.clone().step_by(GATE_COLUMNS) {
+                let width = GATE_COLUMNS.min(columns.end - column);
+                let panels = column / LANES..(column + width).div_ceil(LANES);
+                for row in (0..all_rows).step_by(GATE_ROWS) {
+                    let rows = row..(row + GATE_ROWS).min(all_rows);
+                    for (matrix, to) in [(&self.gate, &mut *gates), (&self.up, &mut *ups)] {
+                        let to = ViewMut::new(to, rows.len(), width);
+                        matrix.multiply(isa, panels.clone(), input.part(rows.clone()), to, Finish::Store);
+                    }
+                    let used = rows.len() * width;
+                    put(rows, column - columns.start, &mut gates[..used], &ups[..used]);
+                }
+            }
+        });
     }
 }
