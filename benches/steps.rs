@@ -6,7 +6,7 @@
 #![expect(clippy::print_stdout, reason = "a table for whoever runs it")]
 
 use mondai::backend::{self, Backend, Logits, OpenOptions, OrtOptions, Row, Slot};
-use mondai::model::{Model, Node};
+use mondai::model::Model;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -108,9 +108,5 @@ fn report(names: &[String], subjects: &mut [Subject], what: &str, n_tokens: usiz
 
 /// Multiplications of a weight and an activation for one token with logits.
 fn products(model: &Model) -> usize {
-    let matrices = model.graph.nodes().filter_map(|(_, node)| match *node {
-        Node::Linear { weight, .. } | Node::Head { weight, .. } => Some(model.weight(weight)),
-        _ => None,
-    });
-    matrices.map(|tensor| tensor.elements()).sum()
+    model.matrices().map(|tensor| tensor.elements()).sum()
 }

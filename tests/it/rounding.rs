@@ -1,5 +1,5 @@
 //! What rounding costs: the backends that multiply stored weights as integers, and so round the rows that meet
-//! them, beside the reference, which rounds nothing. Their cache is rounded, too.
+//! them, beside the reference, which rounds nothing. So is their cache.
 
 use crate::default_model::{MODEL, TOKENIZER};
 use crate::logits::Runner;

@@ -11,7 +11,7 @@ use crate::{
     model::{CacheShape, Model},
 };
 
-/// Keys and values are kept as precisely as the rest is computed.
+/// Keys and values are kept as precisely as the matrices of the file are.
 pub(super) enum Cache {
     /// Of a model with matrices of integers: as integers, too.
     Pairs(KvCache<u32>),

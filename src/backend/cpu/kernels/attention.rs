@@ -9,7 +9,7 @@
 //! read ten kilobytes.
 
 use super::{
-    kept_pairs::{Pairs, Weights},
+    kept_pairs::{Pairs, WholeWeights},
     simd::{Kernel, LANES, Simd, exp2},
 };
 
@@ -46,7 +46,8 @@ impl HeadShape {
     }
 }
 
-/// A form in which keys and values are kept: `f32` as they are, or as pairs of integers (`u32`).
+/// A form in which keys and values are kept: `f32` as they are, or as pairs of integers (`u32`), which queries and
+/// weights must become, too.
 ///
 /// Both parts of a block take a multiple of sixteen units.
 pub(in crate::backend::cpu) trait Kept:
@@ -81,7 +82,7 @@ pub(in crate::backend::cpu) trait Kept:
     fn mix<S: Simd, const QUERIES: usize, const VECTORS: usize>(
         simd: S,
         chunk: Chunk<'_, Self, QUERIES>,
-        numbers: &mut [Weights; QUERIES],
+        whole: &mut [WholeWeights; QUERIES],
         output: &mut [f32],
     );
 }
@@ -146,14 +147,16 @@ pub(in crate::backend::cpu) struct Query<'a> {
 
 /// Memory for what is found on the way; what it holds does not matter.
 pub(in crate::backend::cpu) struct Scratch {
-    queries: [Pairs; MAX_TOGETHER],
+    /// Queries.
+    pairs: [Pairs; MAX_TOGETHER],
     scores: [Scores; MAX_TOGETHER],
-    weights: [Weights; MAX_TOGETHER],
+    /// The weights that come of the scores.
+    whole: [WholeWeights; MAX_TOGETHER],
 }
 
 impl Scratch {
     pub(in crate::backend::cpu) const fn new() -> Self {
-        Self { queries: [[[0; _]; _]; _], scores: [[0.0; _]; _], weights: [[[0; _]; _]; _] }
+        Self { pairs: [[[0; _]; _]; _], scores: [[0.0; _]; _], whole: [[[0; _]; _]; _] }
     }
 }
 
@@ -215,9 +218,9 @@ fn attend<S: Simd, E: Kept, const QUERIES: usize, const BLOCKS: usize, const VEC
 ) {
     let Cached { blocks, shape } = cached;
     let block_len = shape.block_len::<E>();
-    let Scratch { queries: pairs, scores, weights: numbers } = scratch;
+    let Scratch { pairs, scores, whole } = scratch;
     let scores = scores.first_chunk_mut::<QUERIES>().expect("as many as there may be");
-    let numbers = numbers.first_chunk_mut::<QUERIES>().expect("as many as there may be");
+    let whole = whole.first_chunk_mut::<QUERIES>().expect("as many as there may be");
     let pairs = pairs.first_chunk_mut::<QUERIES>().expect("as many as there may be");
     let (mut values, mut scales) = ([queries[0].values; QUERIES], [0.0; QUERIES]);
     for query in 0..QUERIES {
@@ -248,7 +251,7 @@ fn attend<S: Simd, E: Kept, const QUERIES: usize, const BLOCKS: usize, const VEC
         }
         softmax(simd, scores, &mut found, &mut largest, &mut totals, Cached { blocks, shape });
         let chunk = Chunk { weights: scores, found, blocks, shape };
-        E::mix::<S, QUERIES, VECTORS>(simd, chunk, numbers, output);
+        E::mix::<S, QUERIES, VECTORS>(simd, chunk, whole, output);
     }
     for (output, total) in output.chunks_exact_mut(shape.padded_dim).zip(totals) {
         let total = simd.splat(simd.sum(total));
@@ -296,8 +299,13 @@ fn softmax<S: Simd, E: Kept, const QUERIES: usize>(
     let mut references = [simd.splat(0.0); QUERIES];
     for query in 0..QUERIES {
         references[query] = simd.splat(largest[query]);
-        // The first chunk has nothing before it.
-        let factor = if before[query] == f32::NEG_INFINITY { 0.0 } else { factors[query] };
+        let factor = match found[query].seen {
+            // Not even what is no number changes.
+            0 => 1.0,
+            // The first chunk has nothing before it.
+            _ if before[query] == f32::NEG_INFINITY => 0.0,
+            _ => factors[query],
+        };
         found[query].factor = factor;
         totals[query] = simd.mul(totals[query], simd.splat(factor));
     }

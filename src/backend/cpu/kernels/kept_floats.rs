@@ -4,7 +4,7 @@
 
 use super::{
     attention::{Chunk, HeadShape, Keep, Kept, POSITIONS_PER_BLOCK, Prepared, Scores},
-    kept_pairs::{Pairs, Weights},
+    kept_pairs::{Pairs, WholeWeights},
     simd::{LANES, Simd},
 };
 
@@ -84,7 +84,7 @@ impl Kept for f32 {
     fn mix<S: Simd, const QUERIES: usize, const VECTORS: usize>(
         simd: S,
         chunk: Chunk<'_, f32, QUERIES>,
-        _numbers: &mut [Weights; QUERIES],
+        _whole: &mut [WholeWeights; QUERIES],
         output: &mut [f32],
     ) {
         let mut dim = 0;

@@ -39,7 +39,7 @@ const HALF_LINE: usize = LANES / 2;
 /// A head as pairs of neighbouring dimensions.
 pub(super) type Pairs = [[u32; LANES / 2]; MAX_HEAD_DIM / LANES];
 /// The weights of a chunk as pairs of neighbouring positions.
-pub(super) type Weights = [[u32; PAIRS_PER_BLOCK]; BLOCKS_PER_CHUNK];
+pub(super) type WholeWeights = [[u32; PAIRS_PER_BLOCK]; BLOCKS_PER_CHUNK];
 
 impl Kept for u32 {
     #[inline(always)]
@@ -146,7 +146,7 @@ impl Kept for u32 {
     fn mix<S: Simd, const QUERIES: usize, const VECTORS: usize>(
         simd: S,
         chunk: Chunk<'_, u32, QUERIES>,
-        numbers: &mut [Weights; QUERIES],
+        numbers: &mut [WholeWeights; QUERIES],
         output: &mut [f32],
     ) {
         let Chunk { weights, found, blocks, shape } = chunk;
@@ -184,7 +184,7 @@ impl Kept for u32 {
 }
 
 struct Weighted<'a, const QUERIES: usize> {
-    numbers: &'a [Weights; QUERIES],
+    numbers: &'a [WholeWeights; QUERIES],
     scales: &'a [f32; QUERIES],
     factors: &'a [f32; QUERIES],
     pairs: usize,

@@ -263,17 +263,9 @@ impl Simd for Neon {
 
     #[inline(always)]
     fn load_byte_pairs(self, pairs: &[u32; LANES / 2]) -> Self::Pairs {
-        // Sixteen first numbers and sixteen second ones, each in two registers.
-        let parts: [int16x8x2_t; 2] = present!({
-            let int8x16x2_t(first, second) = vld2q_s8(pairs.as_ptr().cast());
-            [
-                int16x8x2_t(vmovl_s8(vget_low_s8(first)), vmovl_high_s8(first)),
-                int16x8x2_t(vmovl_s8(vget_low_s8(second)), vmovl_high_s8(second)),
-            ]
-        });
-        parts.map(|int16x8x2_t(low, high)| {
-            present!([vget_low_s16(low), vget_high_s16(low), vget_low_s16(high), vget_high_s16(high)])
-        })
+        // Sixteen first numbers and sixteen second ones.
+        let int8x16x2_t(first, second) = present!(vld2q_s8(pairs.as_ptr().cast()));
+        present!([quarters(first), quarters(second)])
     }
 
     #[inline(always)]
@@ -324,6 +316,18 @@ unsafe fn bytes(values: [float32x4_t; REGISTERS]) -> int8x16_t {
         let low = vcombine_s16(vqmovn_s32(whole[0]), vqmovn_s32(whole[1]));
         let high = vcombine_s16(vqmovn_s32(whole[2]), vqmovn_s32(whole[3]));
         vcombine_s8(vqmovn_s16(low), vqmovn_s16(high))
+    })
+}
+
+/// Sixteen numbers of eight bits as such of sixteen.
+///
+/// # Safety
+/// The CPU must have NEON.
+#[inline(always)]
+unsafe fn quarters(numbers: int8x16_t) -> [int16x4_t; REGISTERS] {
+    present!({
+        let (low, high) = (vmovl_s8(vget_low_s8(numbers)), vmovl_high_s8(numbers));
+        [vget_low_s16(low), vget_high_s16(low), vget_low_s16(high), vget_high_s16(high)]
     })
 }
 

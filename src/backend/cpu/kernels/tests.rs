@@ -10,6 +10,7 @@ use super::{BF16_INPUTS, Bf16Dots, Bf16Product};
 use super::{block::MAX_SHIFT, simd::pair};
 use crate::backend::cpu::view::{View, ViewMut};
 use half::{bf16, f16};
+use std::cell::RefCell;
 
 /// Numbers in -1.0..1.0 that differ for every `salt`.
 fn noise(len: usize, salt: u64) -> Vec<f32> {
@@ -430,13 +431,15 @@ fn norms_and_gates_are_close() {
 struct Kv<E> {
     blocks: Vec<E>,
     shape: HeadShape,
+    /// With what the queries before have left.
+    scratch: RefCell<Scratch>,
 }
 
 impl<E: Kept> Kv<E> {
     fn new(head_dim: usize, positions: usize) -> Self {
         let shape = HeadShape::new(head_dim);
         let len = positions.div_ceil(POSITIONS_PER_BLOCK) * shape.block_len::<E>();
-        Self { blocks: vec![E::default(); len], shape }
+        Self { blocks: vec![E::default(); len], shape, scratch: Scratch::new().into() }
     }
 
     fn keep(&mut self, isa: Isa, position: usize, key: &[f32], value: &[f32]) {
@@ -447,10 +450,10 @@ impl<E: Kept> Kv<E> {
 
     /// What each query finds, as wide as the head.
     fn attend(&self, isa: Isa, queries: &[Query<'_>]) -> Vec<Vec<f32>> {
-        let Self { blocks, shape } = self;
+        let Self { blocks, shape, scratch } = self;
         let HeadShape { head_dim, padded_dim } = *shape;
         let mut output = vec![f32::NAN; queries.len() * padded_dim];
-        let scratch = &mut Scratch::new();
+        let scratch = &mut scratch.borrow_mut();
         isa.run(Attend { queries, blocks, shape: *shape, output: &mut output, scratch });
         output.chunks_exact(padded_dim).map(|found| found[..head_dim].to_vec()).collect()
     }
@@ -552,11 +555,10 @@ fn sums_of_kept_pairs_do_not_overflow() {
     }
 }
 
-#[test]
-fn a_head_that_is_no_number_harms_no_other() {
+fn check_heads_that_are_no_numbers<E: Kept>() {
     for isa in Isa::available() {
         for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX] {
-            let mut kv = Kv::<u32>::new(64, 3);
+            let mut kv = Kv::<E>::new(64, 3);
             kv.keep(isa, 0, &[1.0; 64], &[0.5; 64]);
             kv.keep(isa, 1, &[wrong; 64], &[wrong; 64]);
             let mut one = [0.3; 64];
@@ -567,6 +569,21 @@ fn a_head_that_is_no_number_harms_no_other() {
             let found = kv.attend(isa, &[alone, both]);
             assert_close(&found[0], &[0.5; 64], 1e-4);
             assert_eq!(kv.attend(isa, &[alone])[0], found[0], "{isa:?}");
+
+            // Another query goes on when this one has seen its last position, a wrong one among them.
+            let mut kv = Kv::<E>::new(64, 129);
+            kv.keep(isa, 0, &[wrong; 64], &[0.5; 64]);
+            (1..129).for_each(|position| kv.keep(isa, position, &[1.0; 64], &[0.25; 64]));
+            let [alone, both] = [128, 129].map(|positions| Query { values: &query, positions });
+            let bits = |found: &[f32]| found.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            let found = kv.attend(isa, &[alone, both]);
+            assert_eq!(bits(&kv.attend(isa, &[alone])[0]), bits(&found[0]), "{isa:?}, {wrong}");
         }
     }
+}
+
+#[test]
+fn a_head_that_is_no_number_harms_no_other() {
+    check_heads_that_are_no_numbers::<f32>();
+    check_heads_that_are_no_numbers::<u32>();
 }
