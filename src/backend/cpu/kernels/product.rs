@@ -86,8 +86,12 @@ impl<const BITS: u32, const OFFSETS: bool, const PARTS: usize> Kernel
             while row < rows {
                 row += match rows - row {
                     8.. if S::ROWS >= 8 => self.tile::<S, 8>(simd, panel, row),
+                    7 if S::ROWS >= 8 => self.tile::<S, 7>(simd, panel, row),
+                    6 if S::ROWS >= 8 => self.tile::<S, 6>(simd, panel, row),
+                    5 if S::ROWS >= 8 => self.tile::<S, 5>(simd, panel, row),
                     4.. => self.tile::<S, 4>(simd, panel, row),
-                    2.. => self.tile::<S, 2>(simd, panel, row),
+                    3 => self.tile::<S, 3>(simd, panel, row),
+                    2 => self.tile::<S, 2>(simd, panel, row),
                     _ => self.tile::<S, 1>(simd, panel, row),
                 };
             }

@@ -190,6 +190,9 @@ fn a_row_yields_the_same_alone_and_among_others() {
         let alone: Vec<u32> = (0..ROWS).flat_map(|row| products(row..row + 1)).collect();
         assert_eq!(products(0..ROWS), alone, "{isa:?}");
         assert_eq!(products(3..40), alone[3 * LANES..40 * LANES], "{isa:?}");
+        for count in 2..8 {
+            assert_eq!(products(0..count), alone[..count * LANES], "{isa:?}, {count} rows");
+        }
     }
 }
 
