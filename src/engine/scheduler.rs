@@ -14,15 +14,15 @@
 //!   free slot that was of use least recently.
 //! - **Starting over.** What a sequence takes over may be no good, and shows only in its own first logits. Its row is
 //!   then planned [again](Scheduler::start_over), from its first token on.
-//! - **Drafts.** A reply's row may go on with tokens that nobody chose yet ([`draft`](super::draft)). Where
-//!   [`push`](Scheduler::push) is then given the same ones, they need no row any more, and the logits after
-//!   them are there already. Drafts never take the place of anything else in a step.
+//! - **Drafts.** A reply's row may go on with tokens that nobody chose yet, where they are likely enough
+//!   ([`Drafter`]). Where [`push`](Scheduler::push) is then given the same ones, they need no row any more, and the
+//!   logits after them are there already. Drafts never take the place of anything else in a step.
 //! - **Waiting for a prefix.** When a prompt now being computed shares [`WORTH_REUSING`] or more tokens
 //!   beyond what any slot holds by now, the head of the queue waits for it instead of computing them a
 //!   second time. It waits for admitted prompts only, which come before it in every step anyway, and
 //!   until the shared part is there or its owner has left: never longer than those prompts take.
 
-use super::draft::draft;
+use super::draft::Drafter;
 use crate::backend::{Limits, Slot};
 use crate::text::TokenId;
 use std::borrow::Cow;
@@ -34,8 +34,6 @@ const WORTH_REUSING: usize = 16;
 /// Rows of logits one step may have, if it has no more rows of tokens: they take some 200 KB each, and
 /// given replies want one for each token.
 const MAX_STEP_LOGITS: usize = 64;
-/// Drafts are added up to this many tokens in a step: about so many share one reading of the weights.
-const STEP_TOKENS_WITH_DRAFTS: usize = 8;
 
 /// Names a sequence for as long as the engine runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +44,7 @@ pub(crate) struct Scheduler {
     max_step_rows: usize,
     max_step_tokens: usize,
     context_len: usize,
+    drafter: Drafter,
     /// Of one reply in one step.
     max_draft_tokens: usize,
     waiting: VecDeque<Waiting>,
@@ -125,6 +124,7 @@ impl Scheduler {
             max_step_rows: limits.max_step_rows,
             max_step_tokens: max_step_tokens.clamp(1, limits.max_step_tokens),
             context_len: limits.context_len,
+            drafter: Drafter::new(),
             max_draft_tokens,
             waiting: VecDeque::new(),
             slots: std::iter::repeat_with(empty).take(limits.slots).collect(),
@@ -243,6 +243,12 @@ impl Scheduler {
         }
     }
 
+    /// A planned row without its drafts.
+    pub(crate) fn undraft(&mut self, row: &PlannedRow) -> PlannedRow {
+        self.slots[row.slot.0].drafts.clear();
+        PlannedRow { len: row.len - row.n_drafted, n_drafted: 0, ..*row }
+    }
+
     /// A planned row has run: its tokens are in the KV cache, its drafts behind them.
     pub(crate) fn computed(&mut self, row: &PlannedRow) {
         self.slots[row.slot.0].n_resident = row.start + row.len - row.n_drafted;
@@ -251,7 +257,10 @@ impl Scheduler {
     /// A running sequence's reply grew by a token, which its next row computes; unless it was drafted and is
     /// computed already: then `true`, and the logits after it are those of the row's next token.
     pub(crate) fn push(&mut self, id: SequenceId, token: TokenId) -> bool {
-        let slot = self.slot_of(id).expect("only a running sequence grows");
+        let slot = self.slots.iter_mut().find(|slot| slot.is_of(id)).expect("only a running sequence grows");
+        if self.max_draft_tokens > 0 {
+            self.drafter.observe(&slot.tokens, token);
+        }
         slot.tokens.push(token);
         let is_accepted = slot.drafts.pop_front() == Some(token);
         if is_accepted {
@@ -276,7 +285,7 @@ impl Scheduler {
 
     /// As [`finish`](Self::finish), for a sequence that failed: what it computed is not trusted.
     pub(crate) fn discard(&mut self, id: SequenceId) {
-        let slot = self.slots.iter().position(|slot| slot.holder.as_ref().is_some_and(|h| h.id == id));
+        let slot = self.slots.iter().position(|slot| slot.is_of(id));
         self.finish(id);
         if let Some(idx) = slot {
             self.forget(Slot(idx));
@@ -312,7 +321,7 @@ impl Scheduler {
     }
 
     fn slot_of(&mut self, id: SequenceId) -> Option<&mut SlotState> {
-        self.slots.iter_mut().find(|slot| slot.holder.as_ref().is_some_and(|holder| holder.id == id))
+        self.slots.iter_mut().find(|slot| slot.is_of(id))
     }
 
     fn row(&mut self, idx: usize, max_len: usize) -> PlannedRow {
@@ -341,9 +350,7 @@ impl Scheduler {
     }
 
     /// Lets the rows that reach the end of a reply go on, as far as there is room in the step.
-    fn add_drafts(&mut self, rows: &mut [PlannedRow], room: usize) {
-        let n_tokens: usize = rows.iter().map(|row| row.len).sum();
-        let mut room = room.min(STEP_TOKENS_WITH_DRAFTS.saturating_sub(n_tokens));
+    fn add_drafts(&mut self, rows: &mut [PlannedRow], mut room: usize) {
         for row in rows.iter_mut().filter(|row| row.n_prompt == 0) {
             let slot = &mut self.slots[row.slot.0];
             let end = row.start + row.len;
@@ -351,10 +358,15 @@ impl Scheduler {
                 continue;
             }
             let max_len = self.max_draft_tokens.min(room).min(self.context_len - end);
-            slot.drafts.extend(draft(&slot.tokens, max_len));
+            self.drafter.draft(&mut slot.tokens, max_len);
+            slot.drafts.extend(slot.tokens.drain(end..));
             row.n_drafted = slot.drafts.len();
             row.len += row.n_drafted;
             room -= row.n_drafted;
+        }
+        let of_replies = rows.iter().map(|row| row.len - row.n_prompt).sum();
+        if of_replies > 0 {
+            self.drafter.step(of_replies);
         }
     }
 
@@ -395,6 +407,10 @@ impl Scheduler {
 }
 
 impl SlotState {
+    fn is_of(&self, id: SequenceId) -> bool {
+        self.holder.as_ref().is_some_and(|holder| holder.id == id)
+    }
+
     /// Tokens to be computed before the first whose logits are wanted. Of a reply that is all but the last.
     fn before_logits(&self) -> usize {
         let pending = self.tokens.len() - self.n_resident;

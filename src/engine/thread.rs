@@ -183,15 +183,20 @@ impl EngineThread {
             Err(RunError::Lost(lost)) => return Err(lost),
             // The other rows are planned again.
             Err(RunError::Slots { slots, reason }) => self.lose(&slots, &reason),
-            Err(RunError::Rows { reason, inherited }) if rows.len() == 1 => {
+            Err(RunError::Rows { reason, inherited }) if rows.len() == 1 && rows[0].n_drafted == 0 => {
                 self.fail_row(rows[0].id, reason, inherited);
             }
             Err(RunError::Rows { reason, .. }) => {
-                tracing::warn!(reason, rows = rows.len(), "a step failed and is repeated row by row");
+                tracing::warn!(
+                    reason,
+                    rows = rows.len(),
+                    "a step failed and is repeated row by row, undrafted"
+                );
                 for row in &rows {
-                    let row = std::slice::from_ref(row);
-                    match self.extend(row) {
-                        Ok(()) => self.commit(row),
+                    // What nobody chose may have failed.
+                    let row = [self.scheduler.undraft(row)];
+                    match self.extend(&row) {
+                        Ok(()) => self.commit(&row),
                         Err(RunError::Lost(lost)) => return Err(lost),
                         Err(RunError::Slots { slots, reason }) => {
                             self.lose(&slots, &reason);

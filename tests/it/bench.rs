@@ -80,7 +80,9 @@ impl Paces {
         // The tokenizer comes with the generator, which wants an engine: what to stall at is known after.
         let stall_at = mondai::text::Tokenizer::open(&MODEL).unwrap().encode_plain(" four")[0];
         let backend = Paced { scripted, step, stall_at, padded_tokens: 0 };
-        let engine = Engine::start(Box::new(backend), EngineOptions::default(), Arc::clone(&metrics));
+        // So that each token takes a step.
+        let options = EngineOptions { max_draft_tokens: 0, ..EngineOptions::default() };
+        let engine = Engine::start(Box::new(backend), options, Arc::clone(&metrics));
         let generator = Generator::new(&MODEL, engine).unwrap();
         let tokenizer = generator.tokenizer();
         let reply = tokenizer.encode_plain(REPLY);

@@ -163,7 +163,25 @@ async fn drafts_change_how_long_a_reply_takes_and_nothing_else() {
         calls.push((control.calls().len(), summary.drafted_tokens, summary.accepted_tokens));
         assert_eq!(control.violations(), [] as [String; 0]);
     }
-    assert_eq!(calls, [(15, 0, 0), (13, 2, 2)]);
+    assert_eq!(calls, [(15, 0, 0), (12, 3, 3)]);
+}
+
+/// What is drafted is nobody's choice: a step that fails for it is repeated without.
+#[tokio::test]
+async fn a_draft_that_fails_ends_nobody() {
+    for poison in [ERRS, PANICS] {
+        let (engine, control) = start();
+        control.reply(&[9, 10], &[7, 8, poison]);
+        let mut ill = request(&[9, 10], 12);
+        ill.sampling.logit_bias.clear();
+        read(engine.submit(ill).unwrap()).await.1.expect_err("its own choice is poisonous");
+        control.reply(&[5, 6], &[7, 8, 11, 0]);
+        let n_calls = control.calls().len();
+        assert_eq!(reply(&engine, request(&[5, 6], 12)).await, [7, 8, 11, 0]);
+        let drafted = |call: &Call| matches!(call, Call::Extend(rows) if rows[0].tokens == [8, poison]);
+        assert!(control.calls()[n_calls..].iter().any(drafted), "what followed 7, 8 before is drafted");
+        assert_eq!(control.violations(), [""; 0]);
+    }
 }
 
 #[tokio::test]
@@ -328,7 +346,8 @@ async fn a_step_that_fails_once_is_not_noticed() {
 /// over. What is found after its first token is its own.
 #[tokio::test]
 async fn a_prefix_that_is_no_number_is_computed_again() {
-    let (engine, control) = start();
+    // A step with drafts would be repeated.
+    let (engine, control) = start_with(limits(), EngineOptions { max_draft_tokens: 0, ..Default::default() });
     let prompt: Vec<u32> = (1..31).collect();
     let fault = Fault::FoundNotANumber;
     let expected = reply(&engine, request(&prompt, 12)).await;
@@ -419,7 +438,7 @@ async fn a_step_that_does_not_come_back_is_a_stall() {
 async fn a_shared_prefix_is_computed_once() {
     const AUTHORS: usize = 30;
     let wide = Limits { slots: 8, max_step_rows: 8, max_step_tokens: 60, ..limits() };
-    let (engine, control) = start_with(wide, EngineOptions::default());
+    let (engine, control) = start_with(wide, EngineOptions { max_draft_tokens: 0, ..Default::default() });
     let passage: Vec<u32> = (0..100).map(|i| 1 + i * 7 % 50).collect();
     let hold = control.hold();
     let streams: Vec<_> = (0..AUTHORS)

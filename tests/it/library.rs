@@ -2,7 +2,7 @@
 //! ships. The model is scripted: what it is given to ask about is this theme's subject, not how it asks.
 
 use crate::default_model::{MODEL, NAME};
-use crate::http::http_options;
+use crate::http::{http_options, without_circumstances};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
@@ -257,7 +257,7 @@ async fn a_source_is_asked_about_as_if_there_were_no_library() {
     let request = json!({"source": SENTENCE, "count": 2, "kind": "short_answer", "seed": 5});
     let with = quiz(&server(Some(zorbula(folder.path())), &grounded_reply()), &request).await;
     let without = quiz(&server(None, &grounded_reply()), &request).await;
-    assert_eq!(with, without);
+    assert_eq!(without_circumstances(with.clone()), without_circumstances(without));
     assert!(with["items"][0].get("citation").is_none(), "{with:#}");
 }
 

@@ -102,6 +102,20 @@ fn limits() -> Limits {
     Limits { vocab_size: MODEL.graph.vocab_size(), context_len: 1024, ..ScriptedBackend::small_limits() }
 }
 
+/// What must not differ between two answers to the same request: everything but times, and what depends on what else
+/// ran: how much of a prompt was cached, and how many drafts a step had room for.
+pub(crate) fn without_circumstances(mut event: Value) -> Value {
+    let fields = event.as_object_mut().unwrap();
+    fields.remove("created");
+    fields.remove("timings");
+    if let Some(usage) = fields.get_mut("usage").and_then(Value::as_object_mut) {
+        usage.retain(|name, _| {
+            !["cached_tokens", "drafted_tokens", "accepted_tokens"].contains(&name.as_str())
+        });
+    }
+    event
+}
+
 pub(crate) fn http_options() -> HttpOptions {
     HttpOptions { body_limit: 64 * 1024, keep_alive: Duration::from_secs(10) }
 }

@@ -1,6 +1,6 @@
 //! Quizzes by the real model: three forms of the same items.
 
-use super::{QUIZZES, http_options};
+use super::{QUIZZES, http_options, without_circumstances};
 use crate::default_model::{MODEL, NAME};
 use axum::Router;
 use axum::body::Body;
@@ -37,20 +37,6 @@ async fn post(router: &Router, accept: &str, body: &Value) -> (StatusCode, Strin
     let status = response.status();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     (status, content_type, String::from_utf8(body.to_vec()).unwrap())
-}
-
-/// What must not differ between two answers to the same request: everything but times, and what depends on what else
-/// ran: how much of a prompt was cached, and how many drafts a step had room for.
-fn without_circumstances(mut event: Value) -> Value {
-    let fields = event.as_object_mut().unwrap();
-    fields.remove("created");
-    fields.remove("timings");
-    if let Some(usage) = fields.get_mut("usage").and_then(Value::as_object_mut) {
-        usage.retain(|name, _| {
-            !["cached_tokens", "drafted_tokens", "accepted_tokens"].contains(&name.as_str())
-        });
-    }
-    event
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
