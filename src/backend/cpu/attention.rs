@@ -1,7 +1,7 @@
 //! The attention stage: keys and values go to the cache, queries find what is there.
 
 use super::{
-    batch::Place,
+    batch::{Place, Places},
     cache::KvCache,
     kernels::{Attend, BLOCK_LEN, Block, Isa, Kept, MAX_HEAD_DIM, Quantise, Query, RmsNorm, Scratch},
     pool::{Tasks, Tiles},
@@ -11,8 +11,12 @@ use super::{
 use crate::model::{AttentionShape, CacheShape, HeadPath, Model, NodeId, Pairing};
 use std::{cell::RefCell, f32::consts::LOG2_E};
 
-/// Tokens of a tile: their queries share the keys and values they read.
-const TOKENS_PER_TILE: usize = 4;
+/// Tokens of a tile: their queries share the keys and values they read. A few are two tiles for each head, so that
+/// threads have as many.
+fn tokens_per_tile(tokens: usize) -> usize {
+    (tokens / 2).clamp(1, 4)
+}
+
 /// Queries that are prepared at once.
 const MAX_QUERIES: usize = 6;
 
@@ -45,7 +49,7 @@ pub(super) struct Context<'a> {
     pub(super) isa: Isa,
     pub(super) rotary: &'a RotaryTable,
     /// Of the step's tokens.
-    pub(super) places: &'a [Place],
+    pub(super) places: &'a Places,
 }
 
 /// Where the heads of each token are: matrices, and the first column in them.
@@ -118,7 +122,8 @@ impl Attention {
     ) {
         self.write(context, pool, cache, keys, values);
         let cache = &*cache;
-        pool.tiles(output, TOKENS_PER_TILE, &self.cuts, |token, head, tile| {
+        let tokens = tokens_per_tile(output.rows());
+        pool.tiles(output, tokens, &self.cuts, |token, head, tile| {
             self.attend_tokens(context, cache, head, (queries, token), tile);
         });
     }
@@ -138,13 +143,14 @@ impl Attention {
         }
         self.write(context, pool, cache, keys, values);
         let cache = &*cache;
-        pool.tiles(output, TOKENS_PER_TILE, block_cuts, |token, head, mut blocks| {
+        let tokens = tokens_per_tile(output.rows());
+        pool.tiles(output, tokens, block_cuts, |token, head, mut blocks| {
             FOUND.with_borrow_mut(|found| {
                 let width = self.cuts[head + 1] - self.cuts[head];
-                found.resize(TOKENS_PER_TILE * width, 0.0);
+                found.resize(blocks.rows() * width, 0.0);
                 let tile = ViewMut::new(found, blocks.rows(), width);
                 self.attend_tokens(context, cache, head, (queries, token), tile);
-                for (row, values) in found.chunks_exact(width).enumerate().take(blocks.rows()) {
+                for (row, values) in found.chunks_exact(width).enumerate() {
                     context.isa.run(Quantise { values, blocks: blocks.row(row) });
                 }
             });
@@ -166,24 +172,26 @@ impl Attention {
         values: Heads<'_>,
     ) {
         let head_dim = self.shape.head_dim;
-        let slot_shape = cache.shape();
+        let shape = cache.shape();
         let places = context.places;
         let heads = cache.heads(self.layer);
-        let slot_len = slot_shape.len::<E>();
-        let all_slots = [0, heads.columns()];
-        // A few tokens are written sooner than another thread has heard of it.
-        let heads_per_task = if places.len() > TOKENS_PER_TILE { 1 } else { heads.rows() };
-        pool.tiles(heads, heads_per_task, &all_slots, |first_head, _, mut heads| {
+        // One token's are written sooner than another thread has heard of it.
+        let (heads_per_task, parts) =
+            if places.all().len() == 1 { (heads.rows(), 1) } else { (1, Places::PARTS) };
+        let mut cuts = [0; Places::PARTS + 1];
+        for (part, cut) in cuts.iter_mut().enumerate().skip(1) {
+            *cut = places.first_from(part).map_or(heads.columns(), |place| shape.block::<E>(place));
+        }
+        pool.tiles(heads, heads_per_task, &cuts[..=parts], |first_head, part, mut heads| {
             let mut turned = [0.0; MAX_HEAD_DIM];
             let key = &mut turned[..head_dim];
             for row in 0..heads.rows() {
-                let slots = heads.row(row);
-                for (token, &Place { slot, position }) in places.iter().enumerate() {
-                    let head = first_head + row;
-                    self.key.apply(context, position, keys.head(token, head, head_dim), key);
-                    let memory = &mut slots[slot.0 * slot_len..][..slot_len];
-                    let value = values.head(token, head, head_dim);
-                    slot_shape.keep(context.isa, memory, position, key, value);
+                let (head, memory) = (first_head + row, heads.row(row));
+                for &token in places.part(part) {
+                    let place = places.all()[token];
+                    self.key.apply(context, place.position, keys.head(token, head, head_dim), key);
+                    let memory = &mut memory[shape.block::<E>(place) - cuts[part]..];
+                    shape.keep(context.isa, memory, place.position, key, values.head(token, head, head_dim));
                 }
             }
         });
@@ -198,7 +206,7 @@ impl Attention {
         (queries, token): (Heads<'_>, usize),
         mut tile: ViewMut<'_, f32>,
     ) {
-        let places = &context.places[token..token + tile.rows()];
+        let places = &context.places.all()[token..token + tile.rows()];
         let mut first = 0;
         for run in places.chunk_by(|left, right| left.slot == right.slot) {
             let rows = first..first + run.len();

@@ -1,6 +1,6 @@
 //! The tokens of a step, one row of every matrix each.
 
-use super::kernels::LANES;
+use super::kernels::{LANES, POSITIONS_PER_BLOCK};
 use crate::{
     backend::{Row, Slot},
     text::TokenId,
@@ -8,16 +8,63 @@ use crate::{
 use std::ops::Range;
 
 /// Where a token's key and value go.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) slot: Slot,
     pub(super) position: usize,
 }
 
+/// Those of a step's tokens.
+#[derive(Default)]
+pub(super) struct Places {
+    of_tokens: Vec<Place>,
+    /// The tokens in the order of their places.
+    sorted: Vec<usize>,
+    /// Of the sorted ones, where each part begins, and the end.
+    cuts: [usize; Self::PARTS + 1],
+}
+
+impl Places {
+    /// In how many parts keys and values are written: enough that threads have about as many each.
+    pub(super) const PARTS: usize = 4;
+
+    pub(super) fn fill(&mut self, places: impl Iterator<Item = Place>) {
+        let Self { of_tokens, sorted, cuts } = self;
+        of_tokens.clear();
+        of_tokens.extend(places);
+        sorted.clear();
+        sorted.extend(0..of_tokens.len());
+        sorted.sort_unstable_by_key(|&token| of_tokens[token]);
+        let block = |token: usize| (of_tokens[token].slot, of_tokens[token].position / POSITIONS_PER_BLOCK);
+        for (part, cut) in cuts.iter_mut().enumerate() {
+            *cut = (sorted.len() * part).div_ceil(Self::PARTS);
+            // No block of positions is in two parts.
+            while *cut > 0 && *cut < sorted.len() && block(sorted[*cut - 1]) == block(sorted[*cut]) {
+                *cut -= 1;
+            }
+        }
+    }
+
+    /// In the order of the tokens.
+    pub(super) fn all(&self) -> &[Place] {
+        &self.of_tokens
+    }
+
+    /// The tokens of a part, in the order of their places.
+    pub(super) fn part(&self, part: usize) -> &[usize] {
+        &self.sorted[self.cuts[part]..self.cuts[part + 1]]
+    }
+
+    /// The first place of a part and those after it, if there is one.
+    pub(super) fn first_from(&self, part: usize) -> Option<Place> {
+        self.sorted.get(self.cuts[part]).map(|&token| self.of_tokens[token])
+    }
+}
+
 /// Kept between steps, so that no step allocates.
 pub(super) struct Batch {
     pub(super) tokens: Vec<TokenId>,
-    pub(super) places: Vec<Place>,
+    pub(super) places: Places,
     /// Tokens whose logits are wanted.
     pub(super) selected: Vec<usize>,
     /// Which of the logits, for each of these.
@@ -28,7 +75,7 @@ impl Batch {
     pub(super) fn with_capacity(tokens: usize, vocab_size: usize) -> Self {
         Self {
             tokens: Vec::with_capacity(tokens),
-            places: Vec::with_capacity(tokens),
+            places: Places::default(),
             selected: Vec::with_capacity(tokens),
             wanted: Wanted { outputs: vocab_size, runs: Vec::new(), rows: Vec::with_capacity(tokens) },
         }
@@ -36,7 +83,6 @@ impl Batch {
 
     pub(super) fn fill(&mut self, rows: &[Row<'_>]) {
         self.tokens.clear();
-        self.places.clear();
         self.selected.clear();
         self.wanted.clear();
         for row in rows {
@@ -46,9 +92,11 @@ impl Batch {
                 self.wanted.push(row.allowed.filter(|_| idx + 1 == row.tokens.len()));
             }
             self.tokens.extend(row.tokens);
-            let positions = row.start..row.start + row.tokens.len();
-            self.places.extend(positions.map(|position| Place { slot: row.slot, position }));
         }
+        self.places.fill(rows.iter().flat_map(|row| {
+            let positions = row.start..row.start + row.tokens.len();
+            positions.map(|position| Place { slot: row.slot, position })
+        }));
     }
 }
 
@@ -114,6 +162,24 @@ impl Wanted {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_have_about_as_many_places_and_whole_blocks() {
+        let check = |places: &[(usize, usize)], expected: [&[usize]; Places::PARTS]| {
+            let mut filled = Places::default();
+            filled.fill(places.iter().map(|&(slot, position)| Place { slot: Slot(slot), position }));
+            assert_eq!([0, 1, 2, 3].map(|part| filled.part(part)), expected, "{places:?}");
+            for part in 0..Places::PARTS {
+                let first = filled.part(part).first().map(|&token| filled.all()[token]);
+                assert!(first.is_none() || first == filled.first_from(part), "{places:?}");
+            }
+        };
+        check(&[(3, 7)], [&[0], &[], &[], &[]]);
+        check(&[(3, 7), (1, 9), (2, 40), (0, 1)], [&[3], &[1], &[2], &[0]]);
+        check(&[(5, 7), (5, 8), (5, 9), (5, 10)], [&[], &[], &[], &[0, 1, 2, 3]]);
+        check(&[(5, 30), (5, 31), (5, 32), (5, 33)], [&[], &[0, 1], &[], &[2, 3]]);
+        check(&[], [&[]; Places::PARTS]);
+    }
 
     fn wanted(outputs: usize, rows: &[Option<&[u32]>]) -> Wanted {
         let mut wanted = Wanted { outputs, runs: Vec::new(), rows: Vec::new() };

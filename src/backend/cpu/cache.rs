@@ -2,6 +2,7 @@
 //! positions fill up.
 
 use super::{
+    batch::Place,
     kernels::{HeadShape, Isa, Keep, Kept, LANES, POSITIONS_PER_BLOCK},
     matrix::Matrix,
     view::ViewMut,
@@ -138,10 +139,21 @@ impl SlotShape {
         self.blocks * self.head.block_len::<E>()
     }
 
-    /// Keeps the key and the value of a position in the memory of one head of one slot.
-    pub(super) fn keep<E: Kept>(self, isa: Isa, slot: &mut [E], position: usize, key: &[f32], value: &[f32]) {
-        let block_len = self.head.block_len::<E>();
-        let block = &mut slot[position / POSITIONS_PER_BLOCK * block_len..][..block_len];
+    /// Where in the memory of one head the block of a place begins.
+    pub(super) fn block<E: Kept>(self, place: Place) -> usize {
+        place.slot.0 * self.len::<E>() + place.position / POSITIONS_PER_BLOCK * self.head.block_len::<E>()
+    }
+
+    /// Keeps the key and the value of a position in its block, which `memory` begins with.
+    pub(super) fn keep<E: Kept>(
+        self,
+        isa: Isa,
+        memory: &mut [E],
+        position: usize,
+        key: &[f32],
+        value: &[f32],
+    ) {
+        let block = &mut memory[..self.head.block_len::<E>()];
         isa.run(Keep { key, value, block, position: position % POSITIONS_PER_BLOCK });
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     attention::{Attention, Context, HeadTooWide, Heads},
-    batch::Place,
+    batch::{Place, Places},
     cache::{Cache, NoMemory},
     kernels::{Gate, Isa},
     pool::{Tasks, Tiles},
@@ -20,7 +20,7 @@ pub(in crate::backend) struct CachedAttention {
     rotary: RotaryTable,
     layers: Vec<Attention>,
     cache: Cache,
-    places: Vec<Place>,
+    places: Places,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -50,19 +50,18 @@ impl CachedAttention {
             rotary: RotaryTable::new(graph.inverse_frequencies(), limits.context_len),
             layers: layers.collect(),
             cache: Cache::new(model, limits.slots, limits.context_len, decoded)?,
-            places: Vec::new(),
+            places: Places::default(),
         })
     }
 
     /// The slot and position of each token of the step that comes next.
     pub(in crate::backend) fn begin_step(&mut self, places: impl Iterator<Item = (Slot, usize)>) {
-        self.places.clear();
-        self.places.extend(places.map(|(slot, position)| Place { slot, position }));
+        self.places.fill(places.map(|(slot, position)| Place { slot, position }));
     }
 
     /// Tokens of the step, and values that a layer's attention yields for each.
     pub(in crate::backend) fn output_shape(&self, layer: usize) -> [usize; 2] {
-        [self.places.len(), self.layers[layer].width()]
+        [self.places.all().len(), self.layers[layer].width()]
     }
 
     /// The attention of one layer, as the graph has it from the last value that is not about heads on. Each source
@@ -77,7 +76,7 @@ impl CachedAttention {
         sources: [(&[f32], usize); 3],
         output: &mut [f32],
     ) {
-        let tokens = self.places.len();
+        let tokens = self.places.all().len();
         let sources = sources.map(|(values, column)| {
             let width = values.len() / tokens;
             assert_eq!(values.len(), tokens * width, "a row for each token");
