@@ -150,6 +150,14 @@ impl Backend for ScriptedBackend {
                     if fault == Some(Fault::NotANumber) {
                         logits.row_mut(logits_idx).fill(f32::NAN);
                     }
+                    // As a backend may that computes no others.
+                    if let Some(words) = row.allowed.filter(|_| idx + 1 == row.tokens.len()) {
+                        let is_allowed = |id: usize| words[id / 32] >> (id % 32) & 1 == 1;
+                        let logits = logits.row_mut(logits_idx).iter_mut().enumerate();
+                        logits
+                            .filter(|(id, _)| !is_allowed(*id))
+                            .for_each(|(_, logit)| *logit = f32::NEG_INFINITY);
+                    }
                     logits_idx += 1;
                 }
             }

@@ -9,7 +9,7 @@
 //! takes no more than its logits; else it is chosen here, as on any backend. The token is the same.
 //!
 //! What fails ends as little as possible: a row that cannot be sampled, a grammar that errs, a panic in
-//! either: that sequence. A failed or panicked step is repeated row by row, and the rows that fail again
+//! either: that sequence. A failed or panicked step is repeated row by row, without drafts, and the rows that fail again
 //! end. A lost device ends everything, and [`Engine::health`] says so.
 
 mod draft;

@@ -4,7 +4,9 @@
 use super::{EngineError, FinishReason, NewToken, SequenceRequest, SequenceSummary, TokenEvent};
 use crate::backend::{Draw, Drawn};
 use crate::metrics::Metrics;
-use crate::sampling::{Grammar, Sampled, Sampler, SamplingParams, TokenLogprobs, log_probabilities};
+use crate::sampling::{
+    Grammar, Sampled, Sampler, SamplingParams, TokenLogprobs, TokenMask, log_probabilities,
+};
 use crate::text::TokenId;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -154,11 +156,12 @@ impl Sequence {
         }
     }
 
-    /// The tokens that may come next, once that is [prepared](Self::prepare_mask); `None` where the logits of all
+    /// The tokens that may come next, where that is [prepared](Self::prepare_mask); `None` where the logits of all
     /// are wanted, or any may come.
     pub(super) fn allowed(&self, is_drawn: bool) -> Option<&[u32]> {
         let suffices = self.given.is_empty() && (is_drawn || self.sampler.wants_only_allowed());
-        self.grammar.as_ref().filter(|_| suffices).map(|grammar| grammar.last_mask().words())
+        let grammar = self.grammar.as_ref().filter(|_| suffices)?;
+        grammar.known_mask().map(TokenMask::words)
     }
 
     /// How a backend can choose the next token; `None` where it takes its logits.
@@ -170,7 +173,7 @@ impl Sequence {
 
     /// As [`advance`](Self::advance), by the token that the backend chose.
     pub(super) fn advance_by(&mut self, drawn: Drawn) -> Result<Option<FinishReason>, String> {
-        let mask = self.grammar.as_ref().map(Grammar::last_mask);
+        let mask = self.grammar.as_ref().and_then(Grammar::known_mask);
         let sampled = self.sampler.drawn(drawn.token, drawn.logprob, mask);
         self.accept(sampled.map_err(|error| error.to_string())?)
     }

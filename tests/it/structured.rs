@@ -28,6 +28,10 @@ fn quiz_schema() -> Value {
 }
 
 fn start() -> (Engine, ScriptedControl) {
+    start_with(EngineOptions::default())
+}
+
+fn start_with(options: EngineOptions) -> (Engine, ScriptedControl) {
     let limits = Limits {
         vocab_size: TOKENIZER.vocab_size(),
         context_len: 512,
@@ -37,7 +41,7 @@ fn start() -> (Engine, ScriptedControl) {
     };
     let backend = ScriptedBackend::new(limits);
     let control = backend.control();
-    (Engine::start(Box::new(backend), EngineOptions::default(), Arc::new(Metrics::new("scripted"))), control)
+    (Engine::start(Box::new(backend), options, Arc::new(Metrics::new("scripted"))), control)
 }
 
 fn request(prompt: &[u32], schema: &Value, max_new_tokens: usize, seed: u64) -> SequenceRequest {
@@ -76,7 +80,7 @@ fn assert_fits(reply: &[NewToken], schema: &Value) {
 
 #[tokio::test]
 async fn forced_tokens_are_computed_in_one_row_and_never_sampled() {
-    let (engine, control) = start();
+    let (engine, control) = start_with(EngineOptions { max_draft_tokens: 0, ..Default::default() });
     let prompt = [40, 41, 42];
     let (reply, summary) = read(engine.submit(request(&prompt, &quiz_schema(), 200, 1)).unwrap()).await;
     assert_fits(&reply, &quiz_schema());

@@ -216,9 +216,9 @@ impl Grammar {
         Ok(&self.mask)
     }
 
-    /// What [`mask`](Self::mask) said last.
-    pub fn last_mask(&self) -> &TokenMask {
-        &self.mask
+    /// What [`mask`](Self::mask) has said, where the reply has not moved on since.
+    pub fn known_mask(&self) -> Option<&TokenMask> {
+        self.mask_is_current.then_some(&self.mask)
     }
 
     /// Moves on by a sampled token. A token that would leave no room to finish is not taken: the

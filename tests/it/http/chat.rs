@@ -54,23 +54,26 @@ async fn a_streamed_reply() {
 
 #[tokio::test]
 async fn both_say_the_same_at_the_same_seed() {
-    let options = EngineOptions { max_draft_tokens: 0, ..EngineOptions::default() };
-    let server = Server::with(limits(), options);
-    let request = |stream: bool| {
-        hello(json!({"temperature": 1.0, "seed": 7, "max_tokens": 40, "ignore_eos": true, "stream": stream}))
-    };
-    let whole = server.post(CHAT, &request(false)).await.ok().json();
-    let streamed = server.post(CHAT, &request(true)).await.ok();
-    let chunks: Vec<Value> =
-        streamed.data()[..].iter().filter_map(|data| serde_json::from_str(data).ok()).collect();
-    let text: String =
-        chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
-    assert_eq!(whole["choices"][0]["message"]["content"], text);
-    assert_eq!(whole["choices"][0]["finish_reason"], "length");
-    assert_eq!(whole["usage"]["completion_tokens"], 40);
-    // One chunk a step, which is a token where none is drafted or forced, and one for the end.
-    assert_eq!(chunks.len(), 41);
-    assert_eq!(streamed.data().last(), Some(&"[DONE]"));
+    for max_draft_tokens in [0, 7] {
+        let server = Server::with(limits(), EngineOptions { max_draft_tokens, ..EngineOptions::default() });
+        let request = |stream: bool| {
+            hello(json!({
+                "temperature": 1.0, "seed": 7, "max_tokens": 40, "ignore_eos": true, "stream": stream,
+            }))
+        };
+        let whole = server.post(CHAT, &request(false)).await.ok().json();
+        let streamed = server.post(CHAT, &request(true)).await.ok();
+        let chunks: Vec<Value> =
+            streamed.data()[..].iter().filter_map(|data| serde_json::from_str(data).ok()).collect();
+        let text: String =
+            chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
+        assert_eq!(whole["choices"][0]["message"]["content"], text);
+        assert_eq!(whole["choices"][0]["finish_reason"], "length");
+        assert_eq!(whole["usage"]["completion_tokens"], 40);
+        // One chunk a step, and one for the end. What the first reply said is drafted for the second.
+        assert!(if max_draft_tokens == 0 { chunks.len() == 41 } else { chunks.len() < 31 }, "{chunks:?}");
+        assert_eq!(streamed.data().last(), Some(&"[DONE]"));
+    }
 }
 
 #[tokio::test]
@@ -136,6 +139,39 @@ async fn a_schema_is_kept_whatever_the_model_says() {
         assert_eq!(reply["choices"][0]["finish_reason"], "stop");
     }
     assert!(server.metric("mondai_forced_tokens_total").await > 0.0);
+}
+
+/// Who was to have drafts when a step failed goes on without them, and is held to what may come next as before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_that_fails_under_a_schema_is_not_noticed() {
+    let server = Server::start();
+    server.will_say(r#"{"planet": "Jupiter is a giant", "moons": 95}"#);
+    let schema = json!({
+        "type": "object",
+        "properties": {"planet": {"type": "string"}, "moons": {"type": "integer"}},
+        "required": ["planet", "moons"],
+        "additionalProperties": false,
+    });
+    let request = hello(json!({
+        "response_format": {"type": "json_schema", "json_schema": {"name": "p", "schema": schema}},
+        "max_completion_tokens": 60,
+    }));
+    let expected = server.post(CHAT, &request).await.ok().json();
+    for n_before in [1, 2, 1, 2] {
+        let hold = server.control.hold();
+        let fail = async {
+            tokio::task::block_in_place(|| {
+                hold.wait();
+                (0..n_before).for_each(|_| hold.let_one_through());
+                server.control.fault_on_next_step(Fault::Step);
+                drop(hold);
+            });
+        };
+        let (reply, ()) = tokio::join!(server.post(CHAT, &request), fail);
+        let reply = reply.ok().json();
+        assert_eq!(reply["choices"], expected["choices"]);
+        assert_ne!(reply["usage"]["completion_tokens_details"]["drafted_tokens"], 0);
+    }
 }
 
 #[tokio::test]
