@@ -34,7 +34,7 @@ pub(super) struct Drafter {
 struct Pair {
     tokens: [TokenId; 2],
     next: TokenId,
-    /// How many times more it has followed than something else has.
+    /// How many times more it has followed than something else has since the first time.
     seen: u8,
 }
 
@@ -71,13 +71,19 @@ impl Drafter {
     /// Puts up to `max_len` tokens behind a text: as long as the chance that all of them are right is no less than
     /// what a token gains that is computed.
     pub(super) fn draft(&self, text: &mut Vec<TokenId>, max_len: usize) {
+        let worth = self.gain.of_whole();
+        let likeliest = self.signs.map(Share::of_whole).into_iter().fold(0.0, f32::max);
         let mut chance = 1.0;
         for _ in 0..max_len {
+            // Not worth a look.
+            if chance * likeliest < worth {
+                return;
+            }
             let guesses = self.guesses(text).into_iter().flatten();
             let guesses = guesses.map(|(sign, token)| (self.signs[sign].of_whole(), token));
             let Some((likely, token)) = guesses.max_by(|a, b| a.0.total_cmp(&b.0)) else { return };
             chance *= likely;
-            if chance < self.gain.of_whole() {
+            if chance < worth {
                 return;
             }
             text.push(token);
@@ -89,11 +95,14 @@ impl Drafter {
         self.gain.add(0.0, STEP_COST + n_tokens as f32);
     }
 
-    /// A reply goes on: what would have been drafted is judged, and what it says learnt.
-    pub(super) fn observe(&mut self, text: &[TokenId], next: TokenId) {
-        self.gain.part += 1.0;
-        for (sign, token) in self.guesses(text).into_iter().flatten() {
-            self.signs[sign].add(f32::from(u8::from(token == next)), 1.0);
+    /// A reply goes on. What it says is learnt, and what would have been drafted is judged, but where a grammar
+    /// forced it: there nothing was in doubt.
+    pub(super) fn observe(&mut self, text: &[TokenId], next: TokenId, forced: bool) {
+        self.gain.add(1.0, 0.0);
+        if !forced {
+            for (sign, token) in self.guesses(text).into_iter().flatten() {
+                self.signs[sign].add(if token == next { 1.0 } else { 0.0 }, 1.0);
+            }
         }
         let Some(&tokens) = text.last_chunk() else { return };
         let pair = &mut self.pairs[place(tokens)];
@@ -153,7 +162,7 @@ mod tests {
     fn observe(drafter: &mut Drafter, text: &[TokenId], n_prompt: usize) {
         for end in n_prompt..text.len() {
             drafter.step(1);
-            drafter.observe(&text[..end], text[end]);
+            drafter.observe(&text[..end], text[end], false);
         }
     }
 
@@ -185,6 +194,17 @@ mod tests {
     }
 
     #[test]
+    fn what_a_grammar_forces_says_nothing_of_a_sign() {
+        let repeats: Vec<TokenId> = (0..200).map(|idx| idx % 10).collect();
+        let mut drafter = Drafter::new();
+        for end in 10..200 {
+            drafter.step(1);
+            drafter.observe(&repeats[..end], repeats[end], true);
+        }
+        check(&drafter, &repeats, 7, &[0]);
+    }
+
+    #[test]
     fn what_followed_two_tokens_in_another_reply_is_drafted() {
         let mut drafter = Drafter::new();
         observe(&mut drafter, &[1, 2, 3, 4, 5], 2);
@@ -205,7 +225,7 @@ mod tests {
         for _ in 0..40 {
             drafter.step(16);
             // Sixteen replies of tokens that were never read and tell nothing.
-            (0..16).for_each(|_| drafter.observe(&[], 0));
+            (0..16).for_each(|_| drafter.observe(&[], 0, false));
         }
         check(&drafter, &text, 8, &[]);
     }

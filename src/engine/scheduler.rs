@@ -254,12 +254,12 @@ impl Scheduler {
         self.slots[row.slot.0].n_resident = row.start + row.len - row.n_drafted;
     }
 
-    /// A running sequence's reply grew by a token, which its next row computes; unless it was drafted and is
-    /// computed already: then `true`, and the logits after it are those of the row's next token.
-    pub(crate) fn push(&mut self, id: SequenceId, token: TokenId) -> bool {
+    /// A running sequence's reply grew by a token, sampled or forced by a grammar, which its next row computes; unless it
+    /// was drafted and is computed already: then `true`, and the logits after it are those of the row's next token.
+    pub(crate) fn push(&mut self, id: SequenceId, token: TokenId, forced: bool) -> bool {
         let slot = self.slots.iter_mut().find(|slot| slot.is_of(id)).expect("only a running sequence grows");
         if self.max_draft_tokens > 0 {
-            self.drafter.observe(&slot.tokens, token);
+            self.drafter.observe(&slot.tokens, token, forced);
         }
         slot.tokens.push(token);
         let is_accepted = slot.drafts.pop_front() == Some(token);
@@ -357,7 +357,9 @@ impl Scheduler {
             if end < slot.tokens.len() {
                 continue;
             }
-            let max_len = self.max_draft_tokens.min(room).min(self.context_len - end);
+            // Tokens that are forced already count among those that a row has beside its first one.
+            let max_len = (self.max_draft_tokens + 1).saturating_sub(row.len);
+            let max_len = max_len.min(room).min(self.context_len - end);
             self.drafter.draft(&mut slot.tokens, max_len);
             slot.drafts.extend(slot.tokens.drain(end..));
             row.n_drafted = slot.drafts.len();

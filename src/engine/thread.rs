@@ -307,7 +307,8 @@ impl EngineThread {
             Ok(Ok(None)) => {
                 let fresh = sequence.fresh_tokens(n_known);
                 let n_fresh = fresh.len();
-                let n_accepted = fresh.iter().filter(|new| self.scheduler.push(id, new.token)).count();
+                let n_accepted =
+                    fresh.iter().filter(|new| self.scheduler.push(id, new.token, new.forced)).count();
                 sequence.count_accepted(n_accepted, &self.metrics);
                 (n_accepted == n_fresh).then_some(n_accepted)
             }

@@ -185,6 +185,28 @@ async fn a_draft_that_fails_ends_nobody() {
 }
 
 #[tokio::test]
+async fn a_step_with_drafts_fails_when_it_fails_without_them() {
+    let (engine, control) = start();
+    control.reply(&[5, 6], &[7, 8, 9, 10, 11, 0]);
+    let expected = reply(&engine, request(&[5, 6], 12)).await;
+    for n_faults in [1, 2] {
+        let hold = control.hold();
+        let stream = engine.submit(request(&[5, 6], 12)).unwrap();
+        hold.wait();
+        hold.let_one_through(); // now a step waits that has a draft
+        (0..n_faults).for_each(|_| control.fault_on_next_step(Fault::FoundNotANumber));
+        drop(hold);
+        let (tokens, end) = read(stream).await;
+        if n_faults == 1 {
+            assert!(end.expect("it finishes").drafted_tokens > 0);
+            assert_eq!(tokens, expected);
+        } else {
+            assert!(matches!(end, Err(EngineError::Sequence { .. })), "{end:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_reply_ends_at_a_stop_token() {
     let (engine, control) = start();
     control.reply(&[1, 2, 3], &[7, 8, 0, 9]);

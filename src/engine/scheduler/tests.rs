@@ -36,6 +36,8 @@ struct World {
     n_submitted: u64,
     n_computed: usize,
     copies: Vec<PrefixCopy>,
+    /// The next steps fail with drafts, and are repeated without.
+    undrafts: bool,
 }
 
 struct Wants {
@@ -61,6 +63,7 @@ impl World {
             n_submitted: 0,
             n_computed: 0,
             copies: Vec::new(),
+            undrafts: false,
         }
     }
 
@@ -100,8 +103,12 @@ impl World {
                 self.scheduler.forget(copy.to);
             }
         }
-        let rows = self.scheduler.plan();
+        let mut rows = self.scheduler.plan();
         self.check(&rows);
+        if self.undrafts {
+            rows.iter_mut().for_each(|row| *row = self.scheduler.undraft(row));
+            self.check(&rows);
+        }
         for (idx, row) in rows.iter().enumerate() {
             let cached = &mut self.cache[row.slot.0];
             cached.truncate(row.start);
@@ -140,11 +147,11 @@ impl World {
             return false;
         }
         let mut all_accepted = true;
-        for _ in 0..=n_forced {
+        for idx in 0..=n_forced {
             let token = reply_token(wants.tokens.len());
             wants.logits_from = wants.tokens.len();
             wants.tokens.push(token);
-            all_accepted &= self.scheduler.push(id, token);
+            all_accepted &= self.scheduler.push(id, token, idx > 0);
         }
         if all_accepted {
             wants.logits_from = wants.tokens.len();
@@ -206,14 +213,21 @@ enum Op {
     SubmitGiven { family: u32, shared: usize, own: usize, from: prop::sample::Index },
     Submit { family: u32, shared: usize, own: usize, n_more: usize },
     Cancel(prop::sample::Index),
-    Step { failing_row: Option<FailingRow>, copies_fail: bool, n_forced: usize },
+    Step { failing_row: Option<FailingRow>, copies_fail: bool, undrafts: bool, n_forced: usize },
 }
 
 fn op() -> impl Strategy<Value = Op> {
     let failing_row =
         (0..4_usize, any::<bool>()).prop_map(|(idx, may_start_over)| FailingRow { idx, may_start_over });
-    let step = (prop::option::weighted(0.1, failing_row), prop::bool::weighted(0.2), 0..6_usize)
-        .prop_map(|(failing_row, copies_fail, n_forced)| Op::Step { failing_row, copies_fail, n_forced });
+    let seldom = prop::bool::weighted(0.2);
+    let step = (prop::option::weighted(0.1, failing_row), seldom, seldom, 0..6_usize).prop_map(
+        |(failing_row, copies_fail, undrafts, n_forced)| Op::Step {
+            failing_row,
+            copies_fail,
+            undrafts,
+            n_forced,
+        },
+    );
     prop_oneof![
         3 => (0..3_u32, 0..90_usize, 1..60_usize, 1..12_usize)
             .prop_map(|(family, shared, own, n_more)| Op::Submit { family, shared, own, n_more }),
@@ -228,7 +242,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..Default::default() })]
     #[test]
     fn any_interleaving_is_legal_and_ends(
-        (slots, rows, tokens, drafts) in (1..6_usize, 1..6_usize, 1..80_usize, 0..9_usize),
+        (slots, rows, tokens, drafts) in (1..14_usize, 1..14_usize, 1..120_usize, 0..9_usize),
         ops in prop::collection::vec(op(), 1..80),
     ) {
         let mut world = World::drafting(limits(slots, rows, 512), tokens, drafts);
@@ -250,11 +264,13 @@ proptest! {
                     world.cancel(id);
                 }
                 Op::Cancel(_) => {}
-                Op::Step { failing_row, copies_fail, n_forced } => {
+                Op::Step { failing_row, copies_fail, undrafts, n_forced } => {
+                    world.undrafts = undrafts;
                     world.step(failing_row, copies_fail, n_forced);
                 }
             }
         }
+        world.undrafts = false;
         // Each step computes at least one of the tokens that were wanted.
         world.finish_all(n_wanted);
     }
