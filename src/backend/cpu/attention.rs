@@ -14,7 +14,7 @@ use std::{cell::RefCell, f32::consts::LOG2_E};
 /// Tokens of a tile: their queries share the keys and values they read. A few are two tiles for each head, so that
 /// threads have as many.
 fn tokens_per_tile(tokens: usize) -> usize {
-    (tokens / 2).clamp(1, 4)
+    tokens.div_ceil(2).clamp(1, 4)
 }
 
 /// Queries that are prepared at once.
@@ -176,13 +176,13 @@ impl Attention {
         let places = context.places;
         let heads = cache.heads(self.layer);
         // One token's are written sooner than another thread has heard of it.
-        let (heads_per_task, parts) =
-            if places.all().len() == 1 { (heads.rows(), 1) } else { (1, Places::PARTS) };
-        let mut cuts = [0; Places::PARTS + 1];
-        for (part, cut) in cuts.iter_mut().enumerate().skip(1) {
-            *cut = places.first_from(part).map_or(heads.columns(), |place| shape.block::<E>(place));
+        let heads_per_task = if places.all().len() == 1 { heads.rows() } else { 1 };
+        let mut cuts = [heads.columns(); Places::MAX_PARTS + 1];
+        for (cut, tokens) in cuts.iter_mut().zip(places.parts()) {
+            *cut = shape.block::<E>(places.all()[tokens[0]]);
         }
-        pool.tiles(heads, heads_per_task, &cuts[..=parts], |first_head, part, mut heads| {
+        cuts[0] = 0;
+        pool.tiles(heads, heads_per_task, &cuts[..=places.parts().len()], |first_head, part, mut heads| {
             let mut turned = [0.0; MAX_HEAD_DIM];
             let key = &mut turned[..head_dim];
             for row in 0..heads.rows() {

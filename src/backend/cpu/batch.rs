@@ -21,12 +21,13 @@ pub(super) struct Places {
     /// The tokens in the order of their places.
     sorted: Vec<usize>,
     /// Of the sorted ones, where each part begins, and the end.
-    cuts: [usize; Self::PARTS + 1],
+    cuts: Vec<usize>,
 }
 
 impl Places {
-    /// In how many parts keys and values are written: enough that threads have about as many each.
-    pub(super) const PARTS: usize = 4;
+    /// Keys and values are written in no more parts than this: enough that of several sequences, or of a long prompt,
+    /// each thread has about as many.
+    pub(super) const MAX_PARTS: usize = 4;
 
     pub(super) fn fill(&mut self, places: impl Iterator<Item = Place>) {
         let Self { of_tokens, sorted, cuts } = self;
@@ -35,12 +36,20 @@ impl Places {
         sorted.clear();
         sorted.extend(0..of_tokens.len());
         sorted.sort_unstable_by_key(|&token| of_tokens[token]);
-        let block = |token: usize| (of_tokens[token].slot, of_tokens[token].position / POSITIONS_PER_BLOCK);
-        for (part, cut) in cuts.iter_mut().enumerate() {
-            *cut = (sorted.len() * part).div_ceil(Self::PARTS);
+        let block = |nth: usize| {
+            let Place { slot, position } = of_tokens[sorted[nth]];
+            (slot, position / POSITIONS_PER_BLOCK)
+        };
+        cuts.clear();
+        cuts.push(0);
+        for part in 1..=Self::MAX_PARTS {
+            let (first, mut cut) = (cuts[cuts.len() - 1], sorted.len() * part / Self::MAX_PARTS);
             // No block of positions is in two parts.
-            while *cut > 0 && *cut < sorted.len() && block(sorted[*cut - 1]) == block(sorted[*cut]) {
-                *cut -= 1;
+            while first < cut && cut < sorted.len() && block(cut - 1) == block(cut) {
+                cut -= 1;
+            }
+            if first < cut {
+                cuts.push(cut);
             }
         }
     }
@@ -50,14 +59,13 @@ impl Places {
         &self.of_tokens
     }
 
-    /// The tokens of a part, in the order of their places.
-    pub(super) fn part(&self, part: usize) -> &[usize] {
-        &self.sorted[self.cuts[part]..self.cuts[part + 1]]
+    /// The tokens of each part, in the order of their places; no part is empty.
+    pub(super) fn parts(&self) -> impl ExactSizeIterator<Item = &[usize]> {
+        self.cuts.windows(2).map(|cuts| &self.sorted[cuts[0]..cuts[1]])
     }
 
-    /// The first place of a part and those after it, if there is one.
-    pub(super) fn first_from(&self, part: usize) -> Option<Place> {
-        self.sorted.get(self.cuts[part]).map(|&token| self.of_tokens[token])
+    pub(super) fn part(&self, part: usize) -> &[usize] {
+        &self.sorted[self.cuts[part]..self.cuts[part + 1]]
     }
 }
 
@@ -165,20 +173,17 @@ mod tests {
 
     #[test]
     fn parts_have_about_as_many_places_and_whole_blocks() {
-        let check = |places: &[(usize, usize)], expected: [&[usize]; Places::PARTS]| {
+        let check = |places: &[(usize, usize)], expected: &[&[usize]]| {
             let mut filled = Places::default();
             filled.fill(places.iter().map(|&(slot, position)| Place { slot: Slot(slot), position }));
-            assert_eq!([0, 1, 2, 3].map(|part| filled.part(part)), expected, "{places:?}");
-            for part in 0..Places::PARTS {
-                let first = filled.part(part).first().map(|&token| filled.all()[token]);
-                assert!(first.is_none() || first == filled.first_from(part), "{places:?}");
-            }
+            assert_eq!(filled.parts().collect::<Vec<_>>(), expected, "{places:?}");
         };
-        check(&[(3, 7)], [&[0], &[], &[], &[]]);
-        check(&[(3, 7), (1, 9), (2, 40), (0, 1)], [&[3], &[1], &[2], &[0]]);
-        check(&[(5, 7), (5, 8), (5, 9), (5, 10)], [&[], &[], &[], &[0, 1, 2, 3]]);
-        check(&[(5, 30), (5, 31), (5, 32), (5, 33)], [&[], &[0, 1], &[], &[2, 3]]);
-        check(&[], [&[]; Places::PARTS]);
+        check(&[], &[]);
+        check(&[(3, 7)], &[&[0]]);
+        check(&[(3, 7), (1, 9), (2, 40), (0, 1)], &[&[3], &[1], &[2], &[0]]);
+        check(&[(5, 7), (5, 8), (5, 9), (5, 10)], &[&[0, 1, 2, 3]]);
+        check(&[(5, 30), (5, 31), (5, 32), (5, 33)], &[&[0, 1], &[2, 3]]);
+        check(&[(0, 3), (1, 3), (0, 3)], &[&[0, 2], &[1]]);
     }
 
     fn wanted(outputs: usize, rows: &[Option<&[u32]>]) -> Wanted {
