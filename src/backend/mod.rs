@@ -186,18 +186,22 @@ pub struct Drawn {
 #[derive(Debug)]
 pub struct Logits {
     vocab_size: usize,
+    len: usize,
+    /// As long as the longest step had it: to clear what is written anyway takes as long as to write it.
     data: Vec<f32>,
     drawn: Vec<Drawn>,
 }
 
 impl Logits {
     pub fn new(vocab_size: usize) -> Self {
-        Self { vocab_size, data: Vec::new(), drawn: Vec::new() }
+        Self { vocab_size, len: 0, data: Vec::new(), drawn: Vec::new() }
     }
 
     /// Makes room for `len` rows, and none for tokens drawn; the rows' content is unspecified until written.
     pub fn resize(&mut self, len: usize) {
-        self.data.resize(len * self.vocab_size, 0.0);
+        self.len = len;
+        let longest = self.data.len().max(len * self.vocab_size);
+        self.data.resize(longest, 0.0);
         self.drawn.clear();
     }
 
@@ -216,24 +220,26 @@ impl Logits {
     }
 
     pub fn len(&self) -> usize {
-        self.data.len() / self.vocab_size
+        self.len
     }
 
     pub fn is_empty(&self) -> bool {
-        self.data.is_empty()
+        self.len == 0
     }
 
     pub fn row(&self, idx: usize) -> &[f32] {
+        assert!(idx < self.len, "the step has so many rows of logits");
         &self.data[idx * self.vocab_size..][..self.vocab_size]
     }
 
     pub fn row_mut(&mut self, idx: usize) -> &mut [f32] {
+        assert!(idx < self.len, "the step has so many rows of logits");
         &mut self.data[idx * self.vocab_size..][..self.vocab_size]
     }
 
     /// All rows, one after another.
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
-        &mut self.data
+        &mut self.data[..self.len * self.vocab_size]
     }
 }
 
