@@ -217,7 +217,9 @@ impl Subject {
 
     fn start(&self) -> Result<Engine, BackendError> {
         let backend = self.open()?;
-        Ok(Engine::start(backend, EngineOptions::default(), Arc::new(Metrics::simulated("fake"))))
+        // So that it is known which execution computes which token.
+        let options = EngineOptions { max_draft_tokens: 0, ..EngineOptions::default() };
+        Ok(Engine::start(backend, options, Arc::new(Metrics::simulated("fake"))))
     }
 
     /// Six greedy tokens after a prompt of its own.
