@@ -3,7 +3,7 @@
 
 #![expect(unsafe_code, reason = "instructions that the CPU must have")]
 
-use super::simd::{HalfBits, Kernel, LANES, Simd};
+use super::simd::{HalfBits, Kernel, LANES, Shifts, Simd};
 use std::arch::{asm, x86_64::*};
 
 /// The proof that this CPU has the instructions, with `VNNI` those of AVX-VNNI too.
@@ -242,8 +242,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     fn begin_dots<const BITS: u32>(self, start: [i32; 2]) -> [__m256i; 2] {
         match BITS {
             4 if !VNNI => [present!(_mm256_setzero_si256()); 2],
-            8 if !VNNI => [present!(self::start::<8>([0; 2])); 2],
-            _ => [present!(self::start::<BITS>(start)); 2],
+            8 if !VNNI => [present!(_mm256_set1_epi32(1 << 3)); 2],
+            _ => [present!(self::start(start)); 2],
         }
     }
 
@@ -281,16 +281,16 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         self,
         [mut first, mut second]: [[__m256i; 2]; 2],
         start: [i32; 2],
-        shifts: u32,
+        shifts: Shifts,
     ) -> [__m256i; 2] {
         if !VNNI && BITS == 4 {
             present!({
-                let start = self::start::<4>(start);
+                let start = self::start(start);
                 (first, second) = (added(widened(first), start), added(widened(second), start));
             });
         }
         // Only lanes of 32 bits can each be shifted by a count of their own.
-        let shifts = present!(_mm256_cvtepu16_epi32(_mm_set1_epi32(shifts as i32)));
+        let shifts = present!(_mm256_cvtepu16_epi32(_mm_set1_epi32(shifts.pair as i32)));
         if !VNNI && BITS == 8 {
             present!({
                 let one = _mm256_sllv_epi32(_mm256_set1_epi32(1), shifts);
@@ -380,10 +380,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
 /// What sums begin with: so much for each unit of four bits, and half of one.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn start<const BITS: u32>([even, odd]: [i32; 2]) -> __m256i {
-    let start = _mm256_set1_epi64x(i64::from(odd) << 32 | i64::from(even as u32));
-    let start = _mm256_sll_epi32(start, _mm_cvtsi32_si128(BITS as i32 - 4));
-    _mm256_add_epi32(start, _mm256_set1_epi32(1 << (BITS - 4) >> 1))
+fn start([even, odd]: [i32; 2]) -> __m256i {
+    _mm256_set1_epi64x(i64::from(odd) << 32 | i64::from(even as u32))
 }
 
 #[inline]

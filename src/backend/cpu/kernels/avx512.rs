@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "instructions that the CPU must have")]
 
 use super::avx2::quads;
-use super::simd::{HalfBits, Kernel, LANES, Simd};
+use super::simd::{HalfBits, Kernel, LANES, Shifts, Simd};
 use std::arch::{asm, x86_64::*};
 
 /// The proof that this CPU has the instructions.
@@ -196,11 +196,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn begin_dots<const BITS: u32>(self, [even, odd]: [i32; 2]) -> __m512i {
-        let start = present!(_mm512_set1_epi64(i64::from(odd) << 32 | i64::from(even as u32)));
-        present!({
-            let start = _mm512_sll_epi32(start, _mm_cvtsi32_si128(BITS as i32 - 4));
-            _mm512_add_epi32(start, _mm512_set1_epi32(1 << (BITS - 4) >> 1))
-        })
+        present!(_mm512_set1_epi64(i64::from(odd) << 32 | i64::from(even as u32)))
     }
 
     #[inline(always)]
@@ -214,12 +210,19 @@ impl Simd for Avx512 {
         self,
         [first, second]: [__m512i; 2],
         _start: [i32; 2],
-        shifts: u32,
+        Shifts { pair, of_bytes: [even, odd] }: Shifts,
     ) -> __m512i {
+        if BITS == 8 {
+            // One shift of each for all.
+            return present!({
+                let shifts = _mm512_set1_epi64(i64::from(odd) << 32 | i64::from(even));
+                _mm512_packs_epi32(_mm512_srav_epi32(first, shifts), _mm512_srav_epi32(second, shifts))
+            });
+        }
         present!({
             let count = _mm_cvtsi32_si128(BITS as i32 - 4);
             let (first, second) = (_mm512_sra_epi32(first, count), _mm512_sra_epi32(second, count));
-            _mm512_srav_epi16(_mm512_packs_epi32(first, second), self.splat_pair(shifts))
+            _mm512_srav_epi16(_mm512_packs_epi32(first, second), self.splat_pair(pair))
         })
     }
 

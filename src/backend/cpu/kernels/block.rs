@@ -1,6 +1,6 @@
 //! Activations as integers: blocks of two times 32 that share a scale.
 
-use super::simd::{Kernel, LANES, Simd, pair};
+use super::simd::{Kernel, LANES, Shifts, Simd, pair};
 
 /// Activations that share a scale.
 pub(in crate::backend::cpu) const BLOCK_LEN: usize = 64;
@@ -18,15 +18,16 @@ pub(super) const MAX_SHIFT: u32 = 8;
 pub(in crate::backend::cpu) struct Block {
     /// In -127..=127: four of the first half, four of the second, the next four of the first, and so on.
     pub(super) quants: [[i8; 8]; HALF_LEN / 4],
-    /// Of each half, where its sums of products begin: at minus eight times the sum of its quants, so that they come to
-    /// those of weights around zero, and half of what shifting takes off.
+    /// Of each half, where its sums of products with weights of four bits begin: at minus eight times the sum of its
+    /// quants, so that they come to those of weights around zero, and half of what shifting takes off.
     pub(super) starts: [i32; 2],
     /// The same of the first sixteen of each half, and of the last.
     pub(super) part_starts: [[i32; 2]; 2],
+    /// As `starts`, with weights of eight bits: computed for each sixteen outputs they took a tenth of the products' time.
+    pub(super) byte_starts: [i32; 2],
     /// A pair: of each half, eight times the sum of its quants, shifted as its products are.
     pub(super) sums: u32,
-    /// A pair: of each half.
-    pub(super) shifts: u32,
+    pub(super) shifts: Shifts,
     pub(super) scale: f32,
 }
 
@@ -71,13 +72,27 @@ impl Block {
         let wholes = [0, 1].map(|half| parts[0][half] + parts[1][half]);
         let starts = |sums: [i32; 2]| [sums[0] + roundings[0], sums[1] + roundings[1]];
         let sums = [0, 1].map(|half: usize| (roundings[half] - wholes[half]) >> shifts[half]);
+        let shifts = shifts.map(|shift| shift as i32);
+        let shifts = Shifts { pair: pair(shifts), of_bytes: shifts.map(|shift| shift + 4) };
+        let whole_starts = starts(wholes);
         Self {
             quants,
-            starts: starts(wholes),
+            starts: whole_starts,
             part_starts: [starts(parts[0]), starts(parts[1])],
+            byte_starts: of_wider::<8>(whole_starts),
             sums: pair(sums),
-            shifts: pair(shifts.map(|shift| shift as i32)),
+            shifts,
             scale,
+        }
+    }
+
+    /// Of each half, where its sums of products with weights of `BITS` bits begin, those of one of its `PARTS`.
+    #[inline(always)]
+    pub(super) fn starts<const BITS: u32, const PARTS: usize>(&self, part: usize) -> [i32; 2] {
+        match (BITS, PARTS) {
+            (8, 1) => self.byte_starts,
+            (_, 1) => of_wider::<BITS>(self.starts),
+            _ => of_wider::<BITS>(self.part_starts[part]),
         }
     }
 
@@ -96,6 +111,13 @@ impl Block {
         let (half, at) = (idx / HALF_LEN, idx % HALF_LEN);
         self.quants[at / 4][4 * half + at % 4]
     }
+}
+
+/// Starts of sums over weights of `BITS` bits, from those over four: what a bit adds to a weight doubles all, and half of
+/// what is shifted off has a bit more for it.
+#[inline(always)]
+fn of_wider<const BITS: u32>(starts: [i32; 2]) -> [i32; 2] {
+    starts.map(|start| (start << (BITS - 4)) + (1 << (BITS - 4) >> 1))
 }
 
 /// 64 values, or 32 and as many zeros.

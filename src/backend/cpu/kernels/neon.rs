@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "instructions that the CPU must have")]
 #![expect(unused_unsafe, reason = "`each!` says that its instructions are present within what says so, too")]
 
-use super::simd::{HalfBits, Kernel, LANES, Simd};
+use super::simd::{HalfBits, Kernel, LANES, Shifts, Simd};
 use std::arch::{aarch64::*, asm, is_aarch64_feature_detected};
 
 /// The proof that this CPU has the instructions.
@@ -218,9 +218,9 @@ impl Simd for Neon {
     // The instruction takes signed bytes: of eight bits they become so by 128 less.
     #[inline(always)]
     fn begin_dots<const BITS: u32>(self, start: [i32; 2]) -> Self::Ints {
-        let [even, odd] = if BITS == 8 { [0; 2] } else { start };
-        let units = |start: i32| (start << (BITS - 4)) + (1 << (BITS - 4) >> 1);
-        let both = i64::from(units(odd)) << 32 | i64::from(units(even) as u32);
+        // Signed bytes have nothing too much in their sums.
+        let [even, odd] = if BITS == 8 { [1 << 3; 2] } else { start };
+        let both = i64::from(odd) << 32 | i64::from(even as u32);
         [present!(vreinterpretq_s32_s64(vdupq_n_s64(both))); REGISTERS]
     }
 
@@ -237,9 +237,9 @@ impl Simd for Neon {
         self,
         [first, second]: [Self::Ints; 2],
         _start: [i32; 2],
-        shifts: u32,
+        Shifts { pair, .. }: Shifts,
     ) -> Self::Pairs {
-        let [low, high] = [shifts as i16, (shifts >> 16) as i16];
+        let [low, high] = [pair as i16, (pair >> 16) as i16];
         let half = |shift: i16| if BITS == 8 { 1 << shift >> 1 << (BITS - 4) } else { 0i32 };
         let half =
             present!(vreinterpretq_s32_s64(vdupq_n_s64(i64::from(half(high)) << 32 | i64::from(half(low)))));

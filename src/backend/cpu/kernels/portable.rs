@@ -1,6 +1,6 @@
 //! Sixteen lanes in plain Rust, for any CPU.
 
-use super::simd::{HalfBits, Kernel, LANES, Simd};
+use super::simd::{HalfBits, Kernel, LANES, Shifts, Simd};
 use half::f16;
 use std::array::from_fn;
 
@@ -147,7 +147,7 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn begin_dots<const BITS: u32>(self, start: [i32; 2]) -> [i32; LANES] {
-        from_fn(|lane| (start[lane % 2] << (BITS - 4)) + (1 << (BITS - 4) >> 1))
+        from_fn(|lane| start[lane % 2])
     }
 
     #[inline(always)]
@@ -169,9 +169,9 @@ impl Simd for Portable {
         self,
         groups: [[i32; LANES]; 2],
         _start: [i32; 2],
-        shifts: u32,
+        shifts: Shifts,
     ) -> [[i16; 2]; LANES] {
-        let shifts = halves(shifts);
+        let shifts = halves(shifts.pair);
         from_fn(|lane| {
             let at = lane / 4 * 4 + lane % 2 * 2;
             let sum = |idx: usize| groups[lane % 4 / 2][at + idx] >> (BITS - 4) >> shifts[idx];

@@ -126,8 +126,7 @@ impl<const BITS: u32, const OFFSETS: bool, const PARTS: usize> IntegerProduct<'_
             for part in 0..PARTS {
                 let mut starts = [[0; 2]; ROWS];
                 for row in 0..ROWS {
-                    let block = blocks[row];
-                    starts[row] = if PARTS == 1 { block.starts } else { block.part_starts[part] };
+                    starts[row] = blocks[row].starts::<BITS, PARTS>(part);
                 }
                 let quads = part * QUADS_PER_HALF / PARTS..(part + 1) * QUADS_PER_HALF / PARTS;
                 let [first, second] = dots::<S, ROWS, BITS>(simd, quants, blocks, starts, quads);

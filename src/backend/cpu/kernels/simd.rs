@@ -76,20 +76,20 @@ pub(in crate::backend::cpu) trait Simd: Copy {
     /// The high four bits of each byte.
     fn high_nibbles(self, bytes: Self::Bytes) -> Self::Bytes;
     /// Sums of [`Simd::dot`] to begin with, so that they come to sums over bytes of `BITS` bits less `2^(BITS - 1)`;
-    /// `start` is, of the even and of the odd lanes, minus eight times the sum of what their bytes meet, and half of
-    /// what [`Simd::dots_as_pairs`] shifts off.
+    /// `start` is, of the even and of the odd lanes, minus `2^(BITS - 1)` times the sum of what their bytes meet, and half
+    /// of all that [`Simd::dots_as_pairs`] shifts off.
     fn begin_dots<const BITS: u32>(self, start: [i32; 2]) -> Self::Ints;
     /// Adds to each even lane the product of its four bytes with the first four of `quads`, and to each odd one that
     /// with the others; exact for as many times as half a block has quads.
     fn dot<const BITS: u32>(self, sums: Self::Ints, bytes: Self::Bytes, quads: [i8; 8]) -> Self::Ints;
-    /// The sums of two groups of outputs without their last `BITS - 4` bits, rounded, which leaves 16; `start` as at
-    /// the beginning. Lanes side by side become a pair, whose numbers are each shifted right as the pair of `shifts`
-    /// says: the pairs of lanes 0 to 3 of the first group, then those of the second, and so on.
+    /// The sums of two groups of outputs without their last `BITS - 4` bits, which leaves 16, and those that `shifts`
+    /// takes; `start` as at the beginning. Lanes side by side become a pair: the pairs of lanes 0 to 3 of the first
+    /// group, then those of the second, and so on.
     fn dots_as_pairs<const BITS: u32>(
         self,
         groups: [Self::Ints; 2],
         start: [i32; 2],
-        shifts: u32,
+        shifts: Shifts,
     ) -> Self::Pairs;
 
     /// Pairs of `i16`, as [`pair`] makes them.
@@ -111,6 +111,15 @@ pub(in crate::backend::cpu) trait Simd: Copy {
     ///
     /// Left to itself it does one row after another, and each `dot` waits for the one before it.
     fn in_order(self, sums: Self::Ints) -> Self::Ints;
+}
+
+/// How far sums of [`Simd::dot`] are shifted right, those of the even and those of the odd lanes, in two forms.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(in crate::backend::cpu) struct Shifts {
+    /// Once they have 16 bits: a pair.
+    pub(in crate::backend::cpu) pair: u32,
+    /// While they are sums over bytes of eight bits: those four bits, too, that have to go until 16 are left.
+    pub(in crate::backend::cpu) of_bytes: [i32; 2],
 }
 
 /// Two numbers of 16 bits as they lie in memory, the first one in the low half.

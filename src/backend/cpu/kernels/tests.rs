@@ -119,7 +119,7 @@ impl<const BITS: u32, const OFFSETS: bool, const PARTS: usize> Weights<BITS, OFF
                 let dots = dots + (i64::from(start) << (BITS - 4));
                 let rounded = (dots + (1 << (BITS - 4) >> 1)) >> (BITS - 4);
                 assert!(i16::try_from(rounded).is_ok(), "the kernels have 16 bits for {rounded}");
-                let rounded = rounded >> numbers(block.shifts)[half];
+                let rounded = rounded >> numbers(block.shifts.pair)[half];
                 sum += rounded * self.scale(output, nth, part)[half];
                 if OFFSETS {
                     sum += self.scale(output, nth, PARTS)[half] * numbers(block.sums)[half];
@@ -341,7 +341,7 @@ fn blocks_are_the_nearest_and_the_same_everywhere() {
         assert_eq!(blocks, &quantised[0]);
     }
     for (block, values) in quantised[0].iter().zip(values.as_chunks::<BLOCK_LEN>().0) {
-        let shifts = numbers(block.shifts);
+        let shifts = numbers(block.shifts.pair);
         let mut sums = [[0; 2]; 2];
         for idx in 0..BLOCK_LEN {
             let (half, quant, value) = (idx / HALF_LEN, block.quant(idx), values[idx]);
@@ -356,6 +356,8 @@ fn blocks_are_the_nearest_and_the_same_everywhere() {
         assert_eq!(block.part_starts, sums.map(starts));
         let sums = [0, 1].map(|half| sums[0][half] + sums[1][half]);
         assert_eq!(block.starts, starts(sums));
+        assert_eq!(block.byte_starts, starts(sums).map(|start| 16 * start + 8));
+        assert_eq!(block.shifts.of_bytes, shifts.map(|shift| shift as i32 + 4));
         let shifted = |half: usize| {
             let exact = f64::from(8 * sums[half]) / f64::from(1 << shifts[half]);
             (exact + 0.5).floor() as i32
@@ -363,8 +365,8 @@ fn blocks_are_the_nearest_and_the_same_everywhere() {
         assert_eq!(block.sums, pair([shifted(0), shifted(1)]));
     }
     // The half beside an outlier keeps its own scale.
-    assert_eq!(numbers(quantised[0][3].shifts), [0, 8]);
-    assert_eq!(numbers(quantised[0][4].shifts), [MAX_SHIFT.into(), 0]);
+    assert_eq!(numbers(quantised[0][3].shifts.pair), [0, 8]);
+    assert_eq!(numbers(quantised[0][4].shifts.pair), [MAX_SHIFT.into(), 0]);
 }
 
 #[test]
