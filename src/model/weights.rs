@@ -59,7 +59,7 @@ impl Update {
     }
 }
 
-/// Rows of an [`Update`] to be added, in registers as wide as AVX2's where there are some. A product and a sum stay two
+/// Rows of an [`Update`] to be added, in registers as wide as there are. A product and a sum stay two
 /// roundings, so that every machine merges the same weights.
 struct Addition<'a> {
     a: &'a [f32],

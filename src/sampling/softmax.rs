@@ -1,5 +1,8 @@
-//! Passes over a row of logits: maxima, exponentials and their sums, written so that they run on vectors and give the same bits on every
-//! machine: the C library's `expf` promises neither.
+//! Passes over a row of logits: maxima, exponentials and their sums, written so that they run on vectors and give the
+//! same bits on every machine: the C library's `expf` promises neither. They are as wide as the CPU has
+//! registers, and a product and a sum stay two roundings.
+
+use pulp::{Simd, WithSimd};
 
 /// Weights are summed a block at a time, so that a draw walks block sums and then one block.
 pub(super) const BLOCK: usize = 512;
@@ -10,6 +13,7 @@ pub(super) const LANES: usize = 16;
 /// e^x for x <= 0, with a relative error under 2e-7; 0 below -87, where e^x leaves `f32`'s normal numbers.
 ///
 /// Source: `expf` of Moshier's Cephes library, without its branches.
+#[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     const LOWEST: f32 = -87.0;
     const LN_2_HIGH: f32 = 0.693_359_4; // 9 bits, so that its product with a small integer is exact
@@ -30,65 +34,120 @@ pub(super) fn exp(x: f32) -> f32 {
 
 /// Turns logits into weights, `exp((logit - max) * scale)`, and leaves the sum of each block.
 pub(super) fn weigh(logits: &mut [f32], max: f32, scale: f32, block_sums: &mut Vec<f64>) {
-    block_sums.clear();
-    for block in logits.chunks_mut(BLOCK) {
-        let mut sums = [0.0; LANES];
-        let (chunks, rest) = block.as_chunks_mut::<LANES>();
-        for chunk in chunks {
-            for (logit, sum) in chunk.iter_mut().zip(&mut sums) {
-                *logit = exp((*logit - max) * scale);
-                *sum += *logit;
-            }
-        }
-        for (logit, sum) in rest.iter_mut().zip(&mut sums) {
-            *logit = exp((*logit - max) * scale);
-            *sum += *logit;
-        }
-        block_sums.push(sums.into_iter().map(f64::from).sum());
-    }
+    pulp::Arch::new().dispatch(Weigh { logits, max, scale, block_sums });
 }
 
 /// Sum of `exp((logit - max) * scale)` over the logits that are not below `floor`.
 pub(super) fn sum_of_exp(logits: &[f32], max: f32, scale: f32, floor: f32) -> f64 {
-    let weight = |logit: f32| {
-        let weight = exp((logit - max) * scale);
-        if logit < floor { 0.0 } else { weight }
-    };
-    let mut total = 0.0;
-    for block in logits.chunks(BLOCK) {
-        let mut sums = [0.0; LANES];
-        let (chunks, rest) = block.as_chunks::<LANES>();
-        for chunk in chunks {
-            for (&logit, sum) in chunk.iter().zip(&mut sums) {
-                *sum += weight(logit);
-            }
-        }
-        for (&logit, sum) in rest.iter().zip(&mut sums) {
-            *sum += weight(logit);
-        }
-        total += sums.into_iter().map(f64::from).sum::<f64>();
-    }
-    total
+    pulp::Arch::new().dispatch(SumOfExp { logits, max, scale, floor })
 }
 
 /// The highest value, and whether every value can be chosen from: none is NaN or +infinity.
 pub(super) fn highest(logits: &[f32]) -> (f32, bool) {
-    let mut max = [f32::NEG_INFINITY; LANES];
-    let mut n_wrong = [0_u32; LANES];
-    let mut visit = |lane: usize, logit: f32| {
-        max[lane] = if logit > max[lane] { logit } else { max[lane] };
-        n_wrong[lane] += u32::from(logit.is_nan() || logit == f32::INFINITY);
-    };
-    let (chunks, rest) = logits.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, &logit) in chunk.iter().enumerate() {
-            visit(lane, logit);
+    pulp::Arch::new().dispatch(Highest(logits))
+}
+
+struct Weigh<'a> {
+    logits: &'a mut [f32],
+    max: f32,
+    scale: f32,
+    block_sums: &'a mut Vec<f64>,
+}
+
+impl WithSimd for Weigh<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { logits, max, scale, block_sums } = self;
+        block_sums.clear();
+        for block in logits.chunks_mut(BLOCK) {
+            let mut sums = [0.0; LANES];
+            let (chunks, rest) = block.as_chunks_mut::<LANES>();
+            for chunk in chunks {
+                for (logit, sum) in chunk.iter_mut().zip(&mut sums) {
+                    *logit = exp((*logit - max) * scale);
+                    *sum += *logit;
+                }
+            }
+            for (logit, sum) in rest.iter_mut().zip(&mut sums) {
+                *logit = exp((*logit - max) * scale);
+                *sum += *logit;
+            }
+            block_sums.push(total(sums));
         }
     }
-    for (lane, &logit) in rest.iter().enumerate() {
-        visit(lane, logit);
+}
+
+struct SumOfExp<'a> {
+    logits: &'a [f32],
+    max: f32,
+    scale: f32,
+    floor: f32,
+}
+
+impl SumOfExp<'_> {
+    #[inline(always)]
+    fn weight(&self, logit: f32) -> f32 {
+        let weight = exp((logit - self.max) * self.scale);
+        if logit < self.floor { 0.0 } else { weight }
     }
-    (max.into_iter().fold(f32::NEG_INFINITY, f32::max), n_wrong == [0; LANES])
+}
+
+impl WithSimd for SumOfExp<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> f64 {
+        let mut sum_of_blocks = 0.0;
+        for block in self.logits.chunks(BLOCK) {
+            let mut sums = [0.0; LANES];
+            let (chunks, rest) = block.as_chunks::<LANES>();
+            for chunk in chunks {
+                for (&logit, sum) in chunk.iter().zip(&mut sums) {
+                    *sum += self.weight(logit);
+                }
+            }
+            for (&logit, sum) in rest.iter().zip(&mut sums) {
+                *sum += self.weight(logit);
+            }
+            sum_of_blocks += total(sums);
+        }
+        sum_of_blocks
+    }
+}
+
+#[inline(always)]
+fn total(sums: [f32; LANES]) -> f64 {
+    let mut total = 0.0;
+    for sum in sums {
+        total += f64::from(sum);
+    }
+    total
+}
+
+struct Highest<'a>(&'a [f32]);
+
+impl WithSimd for Highest<'_> {
+    type Output = (f32, bool);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> (f32, bool) {
+        let mut max = [f32::NEG_INFINITY; LANES];
+        let mut n_wrong = [0_u32; LANES];
+        let (chunks, rest) = self.0.as_chunks::<LANES>();
+        for chunk in chunks {
+            for lane in 0..LANES {
+                max[lane] = if chunk[lane] > max[lane] { chunk[lane] } else { max[lane] };
+                n_wrong[lane] += u32::from(chunk[lane].is_nan() || chunk[lane] == f32::INFINITY);
+            }
+        }
+        for (lane, &logit) in rest.iter().enumerate() {
+            max[lane] = if logit > max[lane] { logit } else { max[lane] };
+            n_wrong[lane] += u32::from(logit.is_nan() || logit == f32::INFINITY);
+        }
+        (max.into_iter().fold(f32::NEG_INFINITY, f32::max), n_wrong == [0; LANES])
+    }
 }
 
 /// Whether any value reaches `floor`, without the branch that would keep the loop off vectors.
