@@ -114,6 +114,22 @@ impl Matrix {
         self.outputs
     }
 
+    /// Of all weights.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.form {
+            Form::F32(weights) => size_of_val(&weights[..]),
+            Form::F16(weights) => size_of_val(&weights[..]),
+            Form::BF16(weights) => size_of_val(&weights[..]),
+            #[cfg(target_arch = "x86_64")]
+            Form::BF16Pairs(_, weights) => size_of_val(&weights[..]),
+            Form::Q4(weights)
+            | Form::Q4_0(weights)
+            | Form::Q5(weights)
+            | Form::Q6K(weights)
+            | Form::Q8_0(weights) => weights.lines.len(),
+        }
+    }
+
     pub(super) fn panels(&self) -> usize {
         self.outputs.div_ceil(LANES)
     }

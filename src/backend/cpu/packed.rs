@@ -52,6 +52,10 @@ impl PackedMemory {
 }
 
 impl PackedBytes {
+    pub(super) fn len(&self) -> usize {
+        self.range.len()
+    }
+
     pub(super) fn as_slice(&self) -> &[u8] {
         &self.memory.get().expect("matrices are read when all are packed")[self.range.clone()]
     }

@@ -9,10 +9,31 @@ use super::{
 };
 use std::{cell::RefCell, ops::Range};
 
-/// Tasks for each thread, so that one who is kept from work holds up little.
-const TASKS_PER_THREAD: usize = 8;
+/// Tasks for each thread with a few rows, so that one who is kept from work holds up little.
+const TASKS_PER_THREAD: usize = 12;
 /// A task's weights should stay in its thread's second cache while all rows pass them.
 const MAX_PANELS_PER_TASK: usize = 32;
+
+/// How many rows a task has where there are many. A thread's tasks then are of the same rows in each stage, and as many of
+/// them lie in its first cache while weights pass; but the weights are read for each task's rows anew.
+#[derive(Clone, Copy)]
+struct RowsPerTask(usize);
+
+impl RowsPerTask {
+    /// With matrices of so many bytes in all.
+    fn new(weights: usize) -> Self {
+        /// About what a second cache holds, so that it is there that weights are read again.
+        const FEW: usize = 2 << 20;
+        Self(if weights <= FEW { 16 } else { 128 })
+    }
+
+    /// About as many for each task; all are fewer than two tasks'.
+    fn of(self, rows: usize) -> usize {
+        /// Rows that are multiplied together.
+        const TOGETHER: usize = 8;
+        rows.div_ceil((rows / self.0).max(1)).next_multiple_of(TOGETHER)
+    }
+}
 
 /// Linear layers side by side: the columns of the output are those of the first, then of the next.
 pub(super) struct Projection {
@@ -21,6 +42,7 @@ pub(super) struct Projection {
     bias: Option<Vec<f32>>,
     /// Added to what the output holds, instead of replacing it.
     accumulate: bool,
+    rows_per_task: RowsPerTask,
     tasks: Vec<Task>,
     /// Columns where tasks begin, and the end.
     cuts: Vec<usize>,
@@ -50,8 +72,9 @@ impl Projection {
             let biases = layers.iter().map(|(matrix, bias)| (bias.clone(), matrix.outputs()));
             biases.flat_map(|(bias, outputs)| bias.unwrap_or_else(|| vec![0.0; outputs])).collect()
         });
-        let matrices = layers.into_iter().map(|(matrix, _)| matrix).collect();
-        Self { matrices, bias, accumulate, tasks, cuts }
+        let matrices: Vec<_> = layers.into_iter().map(|(matrix, _)| matrix).collect();
+        let rows_per_task = RowsPerTask::new(matrices.iter().map(Matrix::bytes).sum());
+        Self { matrices, bias, accumulate, rows_per_task, tasks, cuts }
     }
 
     pub(super) fn width(&self) -> usize {
@@ -59,8 +82,9 @@ impl Projection {
     }
 
     pub(super) fn run(&self, isa: Isa, pool: &mut Pool, input: Input<'_>, output: ViewMut<'_, f32>) {
-        let all_rows = output.rows();
-        pool.tiles(output, all_rows, &self.cuts, |_, idx, tile| {
+        let rows_per_task = self.rows_per_task.of(output.rows());
+        pool.tiles(output, rows_per_task, &self.cuts, |first, idx, tile| {
+            let input = input.part(first..first + tile.rows());
             self.multiply(isa, idx, self.cuts[idx]..self.cuts[idx + 1], input, tile);
         });
     }
@@ -120,6 +144,7 @@ impl Projection {
 pub(super) struct GatedProjection {
     gate: Matrix,
     up: Matrix,
+    rows_per_task: RowsPerTask,
     /// Columns where tasks begin, and the end: multiples of [`GATE_COLUMNS`] but for the end.
     cuts: Vec<usize>,
 }
@@ -135,7 +160,8 @@ impl GatedProjection {
         let max_blocks = MAX_PANELS_PER_TASK * LANES / GATE_COLUMNS;
         let per_task = blocks.div_ceil(TASKS_PER_THREAD * threads).clamp(1, max_blocks) * GATE_COLUMNS;
         let cuts = (0..gate.outputs()).step_by(per_task).chain([gate.outputs()]).collect();
-        Self { gate, up, cuts }
+        let rows_per_task = RowsPerTask::new(gate.bytes() + up.bytes());
+        Self { gate, up, rows_per_task, cuts }
     }
 
     /// As floats; the columns of `output` are those of the matrices.
@@ -146,10 +172,10 @@ impl GatedProjection {
         input: Input<'_>,
         output: ViewMut<'_, f32>,
     ) {
-        let all_rows = output.rows();
-        pool.tiles(output, all_rows, &self.cuts, |_, idx, mut tile| {
-            let columns = self.cuts[idx]..self.cuts[idx + 1];
-            self.run_columns(isa, columns, all_rows, input, |rows, column, gates, ups| {
+        let rows_per_task = self.rows_per_task.of(output.rows());
+        pool.tiles(output, rows_per_task, &self.cuts, |first, idx, mut tile| {
+            let (rows, columns) = (first..first + tile.rows(), self.cuts[idx]..self.cuts[idx + 1]);
+            self.run_columns(isa, columns, rows.len(), input.part(rows), |rows, column, gates, ups| {
                 isa.run(Gate { gate: gates, up: ups });
                 let gated = View::new(gates, rows.len(), gates.len() / rows.len());
                 for (idx, row) in rows.enumerate() {
@@ -169,10 +195,10 @@ impl GatedProjection {
         output: ViewMut<'_, Block>,
         block_cuts: &[usize],
     ) {
-        let all_rows = output.rows();
-        pool.tiles(output, all_rows, block_cuts, |_, idx, mut tile| {
-            let columns = self.cuts[idx]..self.cuts[idx + 1];
-            self.run_columns(isa, columns, all_rows, input, |rows, column, gates, ups| {
+        let rows_per_task = self.rows_per_task.of(output.rows());
+        pool.tiles(output, rows_per_task, block_cuts, |first, idx, mut tile| {
+            let (rows, columns) = (first..first + tile.rows(), self.cuts[idx]..self.cuts[idx + 1]);
+            self.run_columns(isa, columns, rows.len(), input.part(rows), |rows, column, gates, ups| {
                 let width = gates.len() / rows.len();
                 let (gate, up) = (View::new(gates, rows.len(), width), View::new(ups, rows.len(), width));
                 let block = column / GATE_COLUMNS;
@@ -215,5 +241,22 @@ impl GatedProjection {
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_have_whole_tiles_of_rows() {
+        for (weights, least) in [(1 << 20, 16), (1 << 30, 128)] {
+            for rows in 1..600 {
+                let per_task = RowsPerTask::new(weights).of(rows);
+                assert!(per_task.is_multiple_of(8) && per_task <= 2 * least, "{rows}: {per_task}");
+                assert!(rows < 2 * least || per_task >= least, "{rows}: {per_task}");
+                assert!(rows.div_ceil(per_task) <= (rows / least).max(1), "{rows}: {per_task}");
+            }
+        }
     }
 }
