@@ -1,6 +1,6 @@
 //! Passes over a row of logits: maxima, exponentials and their sums, written so that they run on vectors and give the
-//! same bits on every machine: the C library's `expf` promises neither. They are as wide as the CPU has
-//! registers, and a product and a sum stay two roundings.
+//! same bits on every machine: the C library's `expf` promises neither. Those over a whole row are as
+//! wide as the CPU's registers, and a product and a sum stay two roundings.
 
 use pulp::{Simd, WithSimd};
 

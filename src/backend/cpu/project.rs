@@ -11,7 +11,7 @@ use std::{cell::RefCell, ops::Range};
 
 /// Tasks for each thread with a few rows, so that one who is kept from work holds up little.
 const TASKS_PER_THREAD: usize = 12;
-/// A task's weights should stay in its thread's second cache while all rows pass them.
+/// A task's weights should stay in its thread's second cache while its rows pass them.
 const MAX_PANELS_PER_TASK: usize = 32;
 
 /// How many rows a task has where there are many. A thread's tasks then are of the same rows in each stage, and as many of

@@ -377,7 +377,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 }
 
-/// What sums begin with: so much for each unit of four bits, and half of one.
+/// What the sums of the even and of the odd lanes begin with.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn start([even, odd]: [i32; 2]) -> __m256i {

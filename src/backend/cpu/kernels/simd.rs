@@ -77,7 +77,7 @@ pub(in crate::backend::cpu) trait Simd: Copy {
     fn high_nibbles(self, bytes: Self::Bytes) -> Self::Bytes;
     /// Sums of [`Simd::dot`] to begin with, so that they come to sums over bytes of `BITS` bits less `2^(BITS - 1)`;
     /// `start` is, of the even and of the odd lanes, minus `2^(BITS - 1)` times the sum of what their bytes meet, and half
-    /// of all that [`Simd::dots_as_pairs`] shifts off.
+    /// of what each of the two shifts of [`Simd::dots_as_pairs`] takes off.
     fn begin_dots<const BITS: u32>(self, start: [i32; 2]) -> Self::Ints;
     /// Adds to each even lane the product of its four bytes with the first four of `quads`, and to each odd one that
     /// with the others; exact for as many times as half a block has quads.
