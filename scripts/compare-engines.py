@@ -252,7 +252,7 @@ def main():
     mondai = Path(os.environ.get("MONDAI") or ROOT / "target/release/mondai")
     if not mondai.is_file():
         fail(f"{mondai} is not there: cargo build --release, or set MONDAI")
-    made = prepare(args)
+    made = prepare(args) if set(args.others) - {"llama.cpp"} else {}
     subjects = {f"mondai {name}": name for name in args.backends}
     engines = {title: lambda name=name: of_mondai(args, mondai, name) for title, name in subjects.items()}
     for name in args.others:
