@@ -229,7 +229,9 @@ class LoadTools(unittest.TestCase):
         self.assertTrue(choices[0]["delta"]["content"], "the first chunk has the first token's text")
         contents = [choice for choice in choices if choice["delta"].get("content")]
         self.assertLessEqual(len(contents), tokens)
-        self.assertGreater(len(contents), tokens // 2, "tokens come one by one")
+        # What was drafted rightly comes with the token before it.
+        steps = tokens - chunks[-1]["usage"]["completion_tokens_details"]["accepted_tokens"]
+        self.assertGreater(len(contents), steps // 2, "tokens come step by step")
 
     def test_vllm_bench(self):
         self.assertEqual(httpx2.get(f"{URL}/v1/models").json()["data"][0]["id"], MODEL)
