@@ -96,6 +96,17 @@ impl<'a, T> ViewMut<'a, T> {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.stride).as_ptr(), self.columns) }
     }
 
+    /// `N` rows from `first` on.
+    #[inline(always)]
+    pub(super) fn rows_from<const N: usize>(&mut self, first: usize) -> [&mut [T]; N] {
+        assert!(first <= self.rows && N <= self.rows - first);
+        std::array::from_fn(|idx| {
+            let start = (first + idx) * self.stride;
+            // SAFETY: as in `row`; no value is in two of them.
+            unsafe { std::slice::from_raw_parts_mut(self.start.add(start).as_ptr(), self.columns) }
+        })
+    }
+
     /// A tile of it, while it is not used itself.
     pub(super) fn tile(&mut self, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'_, T> {
         // SAFETY: `&mut self` lends the values to this tile alone.

@@ -3,6 +3,7 @@
 
 #![expect(unsafe_code, reason = "instructions that the CPU must have")]
 
+use super::block::{Block, ToQuads};
 use super::simd::{HalfBits, Kernel, LANES, Shifts, Simd};
 use std::arch::{asm, x86_64::*};
 
@@ -199,16 +200,19 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn maxima(self, [first, second]: [[__m256; 2]; 2]) -> [f32; 2] {
-        [self.maximum(first), self.maximum(second)]
+    fn maxima(self, values: [[__m256; 2]; 2]) -> [f32; 2] {
+        values.map(|values| self.maximum(values))
     }
 
     #[inline(always)]
-    fn to_quads(
+    fn quantise<const BLOCKS: usize>(
         self,
-        [[first, second], [third, fourth]]: [[[__m256; 2]; 2]; 2],
-    ) -> ([[i8; 8]; 8], [[i32; 2]; 2]) {
-        present!(quads([[bytes(first), bytes(second)], [bytes(third), bytes(fourth)]]))
+        values: [[[Self::Floats; 2]; 2]; BLOCKS],
+        to: [&mut Block; BLOCKS],
+    ) {
+        for (values, to) in values.into_iter().zip(to) {
+            *to = Block::nearest(self, values);
+        }
     }
 
     #[inline(always)]
@@ -374,6 +378,16 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             sums
         }
         present!([barrier(low), barrier(high)])
+    }
+}
+
+impl<const VNNI: bool> ToQuads for Avx2<VNNI> {
+    #[inline(always)]
+    fn to_quads(
+        self,
+        [[first, second], [third, fourth]]: [[[__m256; 2]; 2]; 2],
+    ) -> ([[i8; 8]; 8], [[i32; 2]; 2]) {
+        present!(quads([[bytes(first), bytes(second)], [bytes(third), bytes(fourth)]]))
     }
 }
 

@@ -2,7 +2,8 @@
 
 #![expect(unsafe_code, reason = "instructions that the CPU must have")]
 
-use super::avx2::quads;
+use super::avx512_blocks;
+use super::block::Block;
 use super::simd::{HalfBits, Kernel, LANES, Shifts, Simd};
 use std::arch::{asm, x86_64::*};
 
@@ -160,17 +161,8 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn to_quads(self, [[first, second], [third, fourth]]: [[__m512; 2]; 2]) -> ([[i8; 8]; 8], [[i32; 2]; 2]) {
-        present!(quads([
-            [
-                _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(first)),
-                _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(second))
-            ],
-            [
-                _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(third)),
-                _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(fourth))
-            ],
-        ]))
+    fn quantise<const BLOCKS: usize>(self, values: [[[__m512; 2]; 2]; BLOCKS], to: [&mut Block; BLOCKS]) {
+        present!(avx512_blocks::quantise(values, to))
     }
 
     #[inline(always)]

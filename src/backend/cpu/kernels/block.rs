@@ -31,32 +31,38 @@ pub(in crate::backend::cpu) struct Block {
     pub(super) scale: f32,
 }
 
+/// The largest quant.
+pub(super) const LARGEST_QUANT: f32 = 127.0;
+/// What is smaller has no inverse, and counts as zero.
+pub(super) const SMALLEST: f32 = 1e-30;
+
+/// An instruction set that rounds one block after another.
+pub(super) trait ToQuads: Simd {
+    /// Rounds two halves of values in -127..=127 to the nearest whole numbers, ties to even: four of the first half,
+    /// four of the second, the next four of the first, and so on. Also minus eight times the sums of the first sixteen
+    /// of each half, and of the last sixteen.
+    fn to_quads(self, halves: [[Self::Floats; 2]; 2]) -> ([[i8; 8]; 8], [[i32; 2]; 2]);
+}
+
 impl Block {
     /// The nearest block to the values of two halves.
     #[inline(always)]
-    pub(super) fn quantise<S: Simd>(simd: S, values: [[S::Floats; 2]; 2]) -> Self {
-        const LARGEST: f32 = 127.0;
-        /// What is smaller has no inverse, and counts as zero.
-        const SMALLEST: f32 = 1e-30;
-        let [[first, second], [third, fourth]] = values;
-        let halves = simd.maxima([
-            simd.max(simd.abs(first), simd.abs(second)),
-            simd.max(simd.abs(third), simd.abs(fourth)),
-        ]);
+    pub(super) fn nearest<S: ToQuads>(simd: S, values: [[S::Floats; 2]; 2]) -> Self {
+        let halves = simd.maxima(values.map(|[first, second]| simd.max(simd.abs(first), simd.abs(second))));
         let largest = if halves[0] > halves[1] { halves[0] } else { halves[1] };
         // The bits of a float are its exponent, then the rest: in their difference the rest borrows from the exponent
         // just where twice the smaller would be too large.
         let shifts =
             halves.map(|half| (largest.to_bits().saturating_sub(half.to_bits()) >> 23).min(MAX_SHIFT));
-        let inverse = if largest >= SMALLEST { LARGEST / largest } else { 0.0 };
+        let inverse = if largest >= SMALLEST { LARGEST_QUANT / largest } else { 0.0 };
         // No number if a half is none: what is largest of the two does not say so.
-        let scale = largest * (1.0 / LARGEST) + 0.0 * halves[0] + 0.0 * halves[1];
+        let scale = largest * (1.0 / LARGEST_QUANT) + 0.0 * halves[0] + 0.0 * halves[1];
         Self::round(simd, values, inverse, scale, shifts)
     }
 
     /// The block of the values times `inverse`, and of each half by its shift.
     #[inline(always)]
-    fn round<S: Simd>(
+    fn round<S: ToQuads>(
         simd: S,
         [[first, second], [third, fourth]]: [[S::Floats; 2]; 2],
         inverse: f32,
@@ -120,17 +126,52 @@ fn of_wider<const BITS: u32>(starts: [i32; 2]) -> [i32; 2] {
     starts.map(|start| (start << (BITS - 4)) + (1 << (BITS - 4) >> 1))
 }
 
-/// 64 values, or 32 and as many zeros.
-#[inline(always)]
-pub(super) fn load_halves<S: Simd>(simd: S, values: &[f32]) -> [[S::Floats; 2]; 2] {
-    let (parts, rest) = values.as_chunks::<LANES>();
-    debug_assert!(rest.is_empty());
-    match parts {
-        [first, second, third, fourth] => {
-            [[simd.load(first), simd.load(second)], [simd.load(third), simd.load(fourth)]]
+/// Where the values of a row of blocks come from. Not a closure, which is not always inlined.
+pub(super) trait Values {
+    /// Must be `#[inline(always)]`.
+    fn load<S: Simd>(&self, simd: S, block: usize) -> [[S::Floats; 2]; 2];
+}
+
+impl Values for [f32] {
+    /// 64 of them, or the last 32 and as many zeros.
+    #[inline(always)]
+    fn load<S: Simd>(&self, simd: S, block: usize) -> [[S::Floats; 2]; 2] {
+        let values = &self[block * BLOCK_LEN..];
+        let (parts, rest) = values[..values.len().min(BLOCK_LEN)].as_chunks::<LANES>();
+        debug_assert!(rest.is_empty());
+        match parts {
+            [first, second, third, fourth] => {
+                [[simd.load(first), simd.load(second)], [simd.load(third), simd.load(fourth)]]
+            }
+            [first, second] => [[simd.load(first), simd.load(second)], [simd.splat(0.0); 2]],
+            _ => unreachable!("a row is whole halves of blocks"),
         }
-        [first, second] => [[simd.load(first), simd.load(second)], [simd.splat(0.0); 2]],
-        _ => unreachable!("a row is whole halves of blocks"),
+    }
+}
+
+/// Rounds a row.
+#[inline(always)]
+pub(super) fn quantise<S: Simd, V: Values + ?Sized>(simd: S, values: &V, blocks: &mut [Block]) {
+    let (fours, rest) = blocks.as_chunks_mut::<4>();
+    let mut next = 0;
+    for four in fours {
+        let values = [
+            values.load(simd, next),
+            values.load(simd, next + 1),
+            values.load(simd, next + 2),
+            values.load(simd, next + 3),
+        ];
+        simd.quantise(values, four.each_mut());
+        next += 4;
+    }
+    match rest {
+        [a, b, c] => {
+            let values = [values.load(simd, next), values.load(simd, next + 1), values.load(simd, next + 2)];
+            simd.quantise(values, [a, b, c]);
+        }
+        [a, b] => simd.quantise([values.load(simd, next), values.load(simd, next + 1)], [a, b]),
+        [a] => simd.quantise([values.load(simd, next)], [a]),
+        _ => {}
     }
 }
 
@@ -147,8 +188,6 @@ impl Kernel for Quantise<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         debug_assert!(self.values.len().div_ceil(BLOCK_LEN) == self.blocks.len());
-        for (values, block) in self.values.chunks(BLOCK_LEN).zip(self.blocks) {
-            *block = Block::quantise(simd, load_halves(simd, values));
-        }
+        quantise(simd, self.values, self.blocks);
     }
 }

@@ -3,7 +3,7 @@
 //! the same order however many rows there are. Products of `bf16` pairs are written for their one
 //! instruction.
 //!
-//! `unsafe` is in `avx512.rs`, `avx512_bf16.rs`, `avx2.rs` and `neon.rs` alone.
+//! `unsafe` is in `avx512.rs`, `avx512_bf16.rs`, `avx512_blocks.rs`, `avx2.rs` and `neon.rs` alone.
 
 mod attention;
 #[cfg(target_arch = "x86_64")]
@@ -12,6 +12,8 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;
+#[cfg(target_arch = "x86_64")]
+mod avx512_blocks;
 mod block;
 mod kept_floats;
 mod kept_pairs;

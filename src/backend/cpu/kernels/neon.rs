@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "instructions that the CPU must have")]
 #![expect(unused_unsafe, reason = "`each!` says that its instructions are present within what says so, too")]
 
+use super::block::{Block, ToQuads};
 use super::simd::{HalfBits, Kernel, LANES, Shifts, Simd};
 use std::arch::{aarch64::*, asm, is_aarch64_feature_detected};
 
@@ -173,24 +174,19 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn maxima(self, [first, second]: [Self::Floats; 2]) -> [f32; 2] {
-        [self.maximum(first), self.maximum(second)]
+    fn maxima(self, values: [Self::Floats; 2]) -> [f32; 2] {
+        values.map(|values| self.maximum(values))
     }
 
     #[inline(always)]
-    fn to_quads(self, [first, second]: [[Self::Floats; 2]; 2]) -> ([[i8; 8]; 8], [[i32; 2]; 2]) {
-        let (mut quads, mut starts) = ([[0; 8]; 8], [[0; 2]; 2]);
-        for part in 0..2 {
-            present!({
-                let halves = [bytes(first[part]), bytes(second[part])];
-                let [low, high] = [vreinterpretq_s32_s8(halves[0]), vreinterpretq_s32_s8(halves[1])];
-                let to = quads[4 * part..].as_mut_ptr().cast::<i8>();
-                vst1q_s8(to, vreinterpretq_s8_s32(vzip1q_s32(low, high)));
-                vst1q_s8(to.add(LANES), vreinterpretq_s8_s32(vzip2q_s32(low, high)));
-                starts[part] = [-8 * i32::from(vaddlvq_s8(halves[0])), -8 * i32::from(vaddlvq_s8(halves[1]))];
-            });
+    fn quantise<const BLOCKS: usize>(
+        self,
+        values: [[[Self::Floats; 2]; 2]; BLOCKS],
+        to: [&mut Block; BLOCKS],
+    ) {
+        for (values, to) in values.into_iter().zip(to) {
+            *to = Block::nearest(self, values);
         }
-        (quads, starts)
     }
 
     #[inline(always)]
@@ -302,6 +298,24 @@ impl Simd for Neon {
     #[inline(always)]
     fn in_order(self, sums: Self::Ints) -> Self::Ints {
         sums
+    }
+}
+
+impl ToQuads for Neon {
+    #[inline(always)]
+    fn to_quads(self, [first, second]: [[Self::Floats; 2]; 2]) -> ([[i8; 8]; 8], [[i32; 2]; 2]) {
+        let (mut quads, mut starts) = ([[0; 8]; 8], [[0; 2]; 2]);
+        for part in 0..2 {
+            present!({
+                let halves = [bytes(first[part]), bytes(second[part])];
+                let [low, high] = [vreinterpretq_s32_s8(halves[0]), vreinterpretq_s32_s8(halves[1])];
+                let to = quads[4 * part..].as_mut_ptr().cast::<i8>();
+                vst1q_s8(to, vreinterpretq_s8_s32(vzip1q_s32(low, high)));
+                vst1q_s8(to.add(LANES), vreinterpretq_s8_s32(vzip2q_s32(low, high)));
+                starts[part] = [-8 * i32::from(vaddlvq_s8(halves[0])), -8 * i32::from(vaddlvq_s8(halves[1]))];
+            });
+        }
+        (quads, starts)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What happens to a row between matrix products: the norm, and the gated activation.
 
 use super::{
-    block::{BLOCK_LEN, Block, load_halves},
+    block::{Block, Values, quantise},
     simd::{Kernel, LANES, Simd, exp2},
 };
 use crate::backend::cpu::view::{View, ViewMut};
@@ -25,28 +25,47 @@ impl Kernel for RmsNorm<'_> {
     fn run<S: Simd>(self, simd: S) {
         let Self { input, weight, epsilon, floats, blocks } = self;
         let (chunks, rest) = input.as_chunks::<LANES>();
-        let mut squares = simd.splat(0.0);
-        for chunk in chunks {
-            let values = simd.load(chunk);
-            squares = simd.mul_add(values, values, squares);
+        // Four sums, so that none waits for another.
+        let mut squares = [simd.splat(0.0); 4];
+        let (fours, last) = chunks.as_chunks::<4>();
+        for four in fours {
+            for idx in 0..4 {
+                let values = simd.load(&four[idx]);
+                squares[idx] = simd.mul_add(values, values, squares[idx]);
+            }
         }
+        for chunk in last {
+            let values = simd.load(chunk);
+            squares[0] = simd.mul_add(values, values, squares[0]);
+        }
+        let squares = simd.add(simd.add(squares[0], squares[1]), simd.add(squares[2], squares[3]));
         let sum = simd.sum(squares) + rest.iter().map(|value| value * value).sum::<f32>();
         let factor = 1.0 / (sum / input.len() as f32 + epsilon).sqrt();
 
-        let weighted = input.chunks(BLOCK_LEN).zip(weight.chunks(BLOCK_LEN));
-        for ((values, weights), block) in weighted.zip(blocks) {
-            let (values, weights) = (load_halves(simd, values), load_halves(simd, weights));
-            let mut normed = values;
-            for (idx, half) in normed.iter_mut().enumerate() {
-                for (part, value) in half.iter_mut().enumerate() {
-                    *value = simd.mul(simd.mul(*value, simd.splat(factor)), weights[idx][part]);
-                }
-            }
-            *block = Block::quantise(simd, normed);
-        }
+        quantise(simd, &Normed { input, weight, factor }, blocks);
         for ((value, weight), to) in input.iter().zip(weight).zip(floats) {
             *to = value * factor * weight;
         }
+    }
+}
+
+struct Normed<'a> {
+    input: &'a [f32],
+    weight: &'a [f32],
+    factor: f32,
+}
+
+impl Values for Normed<'_> {
+    #[inline(always)]
+    fn load<S: Simd>(&self, simd: S, block: usize) -> [[S::Floats; 2]; 2] {
+        let (mut normed, weights) = (self.input.load(simd, block), self.weight.load(simd, block));
+        for half in 0..2 {
+            for part in 0..2 {
+                let scaled = simd.mul(normed[half][part], simd.splat(self.factor));
+                normed[half][part] = simd.mul(scaled, weights[half][part]);
+            }
+        }
+        normed
     }
 }
 
@@ -91,16 +110,34 @@ impl Kernel for GateBlocks<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
-        for row in 0..self.gate.rows() {
-            let mut gated = load_halves(simd, self.gate.row(row));
-            let ups = load_halves(simd, self.up.row(row));
+        let rows = self.gate.rows();
+        let mut row = 0;
+        while row < rows {
+            row += match rows - row {
+                4.. => self.rows::<S, 4>(simd, row),
+                3 => self.rows::<S, 3>(simd, row),
+                2 => self.rows::<S, 2>(simd, row),
+                _ => self.rows::<S, 1>(simd, row),
+            };
+        }
+    }
+}
+
+impl GateBlocks<'_> {
+    #[inline(always)]
+    fn rows<S: Simd, const ROWS: usize>(&mut self, simd: S, first: usize) -> usize {
+        let mut gated = [[[simd.splat(0.0); 2]; 2]; ROWS];
+        for (row, gated) in gated.iter_mut().enumerate() {
+            let gates = self.gate.row(first + row).load(simd, 0);
+            let ups = self.up.row(first + row).load(simd, 0);
             for half in 0..2 {
                 for part in 0..2 {
-                    gated[half][part] = silu_times(simd, gated[half][part], ups[half][part]);
+                    gated[half][part] = silu_times(simd, gates[half][part], ups[half][part]);
                 }
             }
-            self.blocks.row(row)[0] = Block::quantise(simd, gated);
         }
+        simd.quantise(gated, self.blocks.rows_from::<ROWS>(first).map(|row| &mut row[0]));
+        ROWS
     }
 }
 

@@ -1,5 +1,6 @@
 //! Sixteen lanes in plain Rust, for any CPU.
 
+use super::block::{Block, ToQuads};
 use super::simd::{HalfBits, Kernel, LANES, Shifts, Simd};
 use half::f16;
 use std::array::from_fn;
@@ -120,11 +121,14 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn to_quads(self, halves: [[[f32; LANES]; 2]; 2]) -> ([[i8; 8]; 8], [[i32; 2]; 2]) {
-        let halves = halves.map(|half| half.map(|part| part.map(|value| value.round_ties_even() as i8)));
-        let quads = from_fn(|quad| from_fn(|idx| halves[idx / 4][quad / 4][4 * (quad % 4) + idx % 4]));
-        let start = |part: [i8; LANES]| -8 * part.iter().map(|&byte| i32::from(byte)).sum::<i32>();
-        (quads, from_fn(|part| from_fn(|half| start(halves[half][part]))))
+    fn quantise<const BLOCKS: usize>(
+        self,
+        values: [[[Self::Floats; 2]; 2]; BLOCKS],
+        to: [&mut Block; BLOCKS],
+    ) {
+        for (values, to) in values.into_iter().zip(to) {
+            *to = Block::nearest(self, values);
+        }
     }
 
     #[inline(always)]
@@ -225,6 +229,16 @@ impl Simd for Portable {
     #[inline(always)]
     fn in_order(self, sums: [i32; LANES]) -> [i32; LANES] {
         sums
+    }
+}
+
+impl ToQuads for Portable {
+    #[inline(always)]
+    fn to_quads(self, halves: [[[f32; LANES]; 2]; 2]) -> ([[i8; 8]; 8], [[i32; 2]; 2]) {
+        let halves = halves.map(|half| half.map(|part| part.map(|value| value.round_ties_even() as i8)));
+        let quads = from_fn(|quad| from_fn(|idx| halves[idx / 4][quad / 4][4 * (quad % 4) + idx % 4]));
+        let start = |part: [i8; LANES]| -8 * part.iter().map(|&byte| i32::from(byte)).sum::<i32>();
+        (quads, from_fn(|part| from_fn(|half| start(halves[half][part]))))
     }
 }
 

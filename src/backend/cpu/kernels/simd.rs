@@ -4,6 +4,7 @@
 //! to call. They are inlined into the function that [`Simd::vectorize`] compiles for the instruction
 //! set, and so must be everything between that function and them.
 
+use super::block::Block;
 use std::f32::consts::LN_2;
 
 /// Values side by side in one [`Simd::Floats`].
@@ -62,10 +63,12 @@ pub(in crate::backend::cpu) trait Simd: Copy {
     fn maximum(self, values: Self::Floats) -> f32;
     /// Of each of two.
     fn maxima(self, values: [Self::Floats; 2]) -> [f32; 2];
-    /// Rounds two halves of values in -127..=127 to the nearest whole numbers, ties to even: four of the first half,
-    /// four of the second, the next four of the first, and so on. Also minus eight times the sums of the first sixteen
-    /// of each half, and of the last sixteen.
-    fn to_quads(self, halves: [[Self::Floats; 2]; 2]) -> ([[i8; 8]; 8], [[i32; 2]; 2]);
+    /// Rounds the values of the two halves of each of up to four blocks.
+    fn quantise<const BLOCKS: usize>(
+        self,
+        values: [[[Self::Floats; 2]; 2]; BLOCKS],
+        to: [&mut Block; BLOCKS],
+    );
 
     fn load_bytes(self, bytes: &[u8; 4 * LANES]) -> Self::Bytes;
     /// Has the cache line fetched into the second cache that lies so many bytes behind these, if there is one. On its way
@@ -115,6 +118,7 @@ pub(in crate::backend::cpu) trait Simd: Copy {
 
 /// How far sums of [`Simd::dot`] are shifted right, those of the even and those of the odd lanes, in two forms.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(C)]
 pub(in crate::backend::cpu) struct Shifts {
     /// Once they have 16 bits: a pair.
     pub(in crate::backend::cpu) pair: u32,
