@@ -6,7 +6,8 @@
 Engines beside mondai on the same weights, without a server between: ONNX Runtime GenAI (int4, 8-bit activations)
 and CTranslate2 (int8) from their wheels, and llama.cpp where a llama-bench with its llama-batched-bench is given,
 in LLAMA_BENCH or in PATH; --llama-gguf are other files of the model for it too, in types that it repacks, such as
-Q4_0. $MONDAI is the mondai to run, on --backends: `int4` is `ort` in that form.
+Q4_0. $MONDAI is the mondai to run, on --backends: `int4` is `ort` in that form. Without --gguf it opens the base model by
+its name, and has keys of 8 bits in its cache as the manifest says; a file has them of 16.
 
 Each round starts every engine in turn, each in a process of its own, and takes of each: tokens a second of a prompt
 of 512 tokens, and of decoding plainly (nothing drafted) with 1, 8 and 16 sequences after 16 tokens each. A ratio is mondai's figure over
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -167,7 +169,8 @@ def of_mondai(args, mondai, backend):
         with tempfile.NamedTemporaryFile(suffix=".jsonl") as lines:
             run([
                 "taskset", "--cpu-list", f"0-{args.threads - 1}", mondai, "bench", *running,
-                "--model", args.gguf, "--warm-up", 2, "--max-draft-tokens", 0, "--json", lines.name, *flags,
+                "--models-dir", ROOT / "models", "--model", args.model,
+                "--warm-up", 2, "--max-draft-tokens", 0, "--json", lines.name, *flags,
             ])
             return json.loads(Path(lines.name).read_text().splitlines()[1])
 
@@ -245,9 +248,11 @@ def main():
     if args.measure:
         return measure(*args.measure, args.threads)
     folder = ROOT / "models/smollm2-135m-instruct"
-    args.gguf = args.gguf or next(folder.glob("*.gguf"), None)
-    if args.gguf is None or not args.gguf.is_file():
-        fail(f"no GGUF file: give --gguf, or run `mondai pull` for {folder}")
+    # By its name mondai opens the manifest's file, and does as the manifest says.
+    args.model = args.gguf.resolve() if args.gguf else folder.name
+    args.gguf = args.gguf or folder / tomllib.loads((folder / "manifest.toml").read_text())["file"]
+    if not args.gguf.is_file():
+        fail(f"{args.gguf} is not there: give --gguf, or run `mondai pull {folder.name}`")
     args.gguf = args.gguf.resolve()
     mondai = Path(os.environ.get("MONDAI") or ROOT / "target/release/mondai")
     if not mondai.is_file():

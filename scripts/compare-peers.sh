@@ -43,8 +43,9 @@ context=2048
 mondai="${MONDAI:-${CARGO_TARGET_DIR:-target}/release/mondai}"
 [[ -x $mondai ]] || cargo build --release --locked
 "$mondai" pull smollm2-135m-instruct
-model="$(find models/smollm2-135m-instruct -name '*.gguf' | head -1)"
-[[ -n $model ]] || fail "models/smollm2-135m-instruct has no GGUF file"
+# The file that mondai opens by the name.
+model="models/smollm2-135m-instruct/$(sed -n 's/^file = "\(.*\)"$/\1/p' models/smollm2-135m-instruct/manifest.toml)"
+[[ -f $model ]] || fail "$model is not there"
 mkdir -p "$out"
 
 pids=()
@@ -74,7 +75,7 @@ for workload in "${workloads[@]}"; do
     if [[ $workload == engines ]]; then
         beside="$(dirname "$llama")/llama-bench"
         [[ -x $beside ]] || beside=""
-        MONDAI="$mondai" scripts/compare-engines.py --gguf "$model" --threads "$cpus" --rounds "$runs" --out "$out" \
+        MONDAI="$mondai" scripts/compare-engines.py --threads "$cpus" --rounds "$runs" --out "$out" \
             ${beside:+--llama-bench "$beside"}
         continue
     fi
@@ -84,7 +85,7 @@ for workload in "${workloads[@]}"; do
     start llama "$port" "$llama" --model "$model" --host 127.0.0.1 --port "$port" --threads "$cpus" \
         --threads-batch "$cpus" --parallel "$slots" --ctx-size "$((slots * context))"
     port="$(free_port)"
-    start mondai "$port" "$mondai" serve --model "$model" --host 127.0.0.1 --port "$port" --slots "$slots" \
+    start mondai "$port" "$mondai" serve --model smollm2-135m-instruct --host 127.0.0.1 --port "$port" --slots "$slots" \
         --context-len "$context" --log-level warn
 
     limit=(--tokens "$tokens")

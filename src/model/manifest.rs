@@ -15,6 +15,8 @@ pub struct Manifest {
     /// Replaces the template in the model file.
     pub chat_template: Option<String>,
     pub quiz: Option<QuizTexts>,
+    /// If it says.
+    pub key_bits: Option<KeyBits>,
     /// Folder the manifest was read from.
     pub folder: PathBuf,
 }
@@ -40,6 +42,18 @@ pub struct Download {
     /// In lower-case hexadecimal.
     pub sha256: String,
     pub source: Source,
+}
+
+/// Bits of each number of a key in the KV cache, where a backend keeps whole numbers.
+///
+/// Fewer are faster and smaller. What they cost differs from model to model: where keys have a bias far larger than what
+/// they differ by, as Qwen2's have, eight make another model of it. So they are used where a manifest says that they were
+/// tried; what is adapted has those of its base.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyBits {
+    #[default]
+    Sixteen,
+    Eight,
 }
 
 /// What a model that was trained to write quiz items is asked with: jinja templates.
@@ -68,6 +82,7 @@ struct Written {
     adapter: Option<String>,
     chat_template: Option<String>,
     quiz: Option<QuizTexts>,
+    key_bits: Option<u32>,
 }
 
 /// Where a model's file is fetched from.
@@ -170,12 +185,19 @@ impl Written {
                 return Err((field, "is missing; a base and an adapter go together".to_owned()));
             }
         };
+        let key_bits = match self.key_bits {
+            None => None,
+            Some(8) => Some(KeyBits::Eight),
+            Some(16) => Some(KeyBits::Sixteen),
+            Some(other) => return Err(("key_bits", format!("{other} is neither 8 nor 16"))),
+        };
         Ok(Manifest {
             name: self.name,
             licence: self.licence,
             weights,
             chat_template: self.chat_template,
             quiz: self.quiz,
+            key_bits,
             folder,
         })
     }
@@ -249,7 +271,9 @@ mod tests {
         let manifest = read(SOUND).unwrap();
         let Weights::Downloaded(download) = &manifest.weights else { panic!("{manifest:?}") };
         assert_eq!((download.file.as_str(), download.bytes), ("m.gguf", 5));
-        assert_eq!(manifest.chat_template, None);
+        assert_eq!((manifest.chat_template, manifest.key_bits), (None, None));
+        let eight = read(&SOUND.replace("bytes = 5", "bytes = 5\nkey_bits = 8")).unwrap();
+        assert_eq!(eight.key_bits, Some(KeyBits::Eight));
     }
 
     #[test]
@@ -260,6 +284,7 @@ mod tests {
         check_error("bytes = 5", "bytes = -5", "bytes");
         check_error("licence", "license", "licen");
         check_error("bytes = 5", "", "bytes: is missing");
+        check_error("bytes = 5", "bytes = 5\nkey_bits = 4", "key_bits: 4 is neither 8 nor 16");
         check_error("pypi-wheel", "ftp", "ftp");
     }
 

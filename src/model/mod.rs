@@ -19,7 +19,7 @@ pub use arch::Architecture;
 pub use config::{ModelConfig, Rope, RopeScaling};
 pub use gguf::{GgufMetadata, MetadataValue};
 pub use graph::{AttentionShape, CacheShape, Graph, HeadPath, Node, NodeId, Pairing, Weight, WeightId};
-pub use manifest::{Download, Manifest, QuizTexts, Source, Weights};
+pub use manifest::{Download, KeyBits, Manifest, QuizTexts, Source, Weights};
 pub use tensor_type::TensorType;
 pub use weight_name::{Part, WeightName};
 pub use weights::StoredTensor;
@@ -48,6 +48,8 @@ pub struct Model {
     quiz_texts: Option<QuizTexts>,
     /// What is merged into the weights, in that order.
     adapters: Vec<PathBuf>,
+    /// As its manifest says.
+    pub key_bits: KeyBits,
 }
 
 impl Model {
@@ -88,6 +90,7 @@ impl Model {
         };
         model.chat_template = manifest.chat_template.or(model.chat_template);
         model.quiz_texts = manifest.quiz.or(model.quiz_texts);
+        model.key_bits = manifest.key_bits.unwrap_or(model.key_bits);
         Ok(model)
     }
 
@@ -117,6 +120,7 @@ impl Model {
             chat_template,
             quiz_texts,
             adapters,
+            key_bits: KeyBits::default(),
         })
     }
 

@@ -12,10 +12,10 @@ use crate::{
     model::{CacheShape, Model},
 };
 
-/// Keys and values are kept as precisely as the matrices of the file are.
+/// Keys and values are kept as precisely as the matrices of the file are, or as its manifest says.
 pub(super) enum Cache {
     /// Of a model with matrices of integers: as integers, too.
-    Pairs(KvCache<u32>),
+    Whole(KvCache<u32>),
     Floats(KvCache<f32>),
 }
 
@@ -28,16 +28,17 @@ impl Cache {
     ) -> Result<Self, NoMemory> {
         let shape = model.graph.cache();
         let rounded = model.matrices().any(|tensor| Matrix::takes_blocks(tensor, decoded));
+        let head = HeadShape::new(shape.head_dim, model.key_bits);
         Ok(match rounded {
-            true => Self::Pairs(KvCache::new(shape, slots, context_len)?),
-            false => Self::Floats(KvCache::new(shape, slots, context_len)?),
+            true => Self::Whole(KvCache::new(shape, head, slots, context_len)?),
+            false => Self::Floats(KvCache::new(shape, head, slots, context_len)?),
         })
     }
 
     /// Copies the first `len` positions; those that share their block come along.
     pub(super) fn copy_prefix(&mut self, from: Slot, to: Slot, len: usize) {
         match self {
-            Self::Pairs(cache) => cache.copy_prefix(from, to, len),
+            Self::Whole(cache) => cache.copy_prefix(from, to, len),
             Self::Floats(cache) => cache.copy_prefix(from, to, len),
         }
     }
@@ -75,10 +76,9 @@ pub(in crate::backend) struct NoMemory {
 }
 
 impl<E: Kept> KvCache<E> {
-    fn new(shape: CacheShape, slots: usize, context_len: usize) -> Result<Self, NoMemory> {
-        let CacheShape { layers, kv_heads, head_dim } = shape;
+    fn new(shape: CacheShape, head: HeadShape, slots: usize, context_len: usize) -> Result<Self, NoMemory> {
+        let CacheShape { layers, kv_heads, .. } = shape;
         let no_memory = NoMemory { slots, context_len };
-        let head = HeadShape::new(head_dim);
         let blocks = context_len.div_ceil(POSITIONS_PER_BLOCK);
         let sizes = [blocks, head.block_len::<E>(), slots, kv_heads];
         let layer_len = sizes.into_iter().try_fold(1usize, usize::checked_mul);
@@ -154,6 +154,7 @@ impl SlotShape {
         value: &[f32],
     ) {
         let block = &mut memory[..self.head.block_len::<E>()];
-        isa.run(Keep { key, value, block, position: position % POSITIONS_PER_BLOCK });
+        let shape = self.head;
+        isa.run(Keep { key, value, block, shape, position: position % POSITIONS_PER_BLOCK });
     }
 }

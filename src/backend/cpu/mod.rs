@@ -3,8 +3,9 @@
 //!
 //! How it differs from the reference (`candle/`): the rows that meet integer weights are rounded to
 //! integers too, 64 at a time (`kernels::Block`), and the scales of such weights to 16 bits; the keys and
-//! values of a model that has such weights to integers of 16 and of 8 bits, and what meets these to 16
-//! (`kernels::Kept`); rows that meet `bf16` to that where the processor gains by it (`kernels::Bf16Dots`).
+//! values of a model that has such weights to integers of 16 and of 8 bits, keys to 8 where its manifest
+//! says so, queries as keys, and weights of values to 16 (`kernels::Kept`); rows that meet `bf16` to that
+//! where the processor gains by it (`kernels::Bf16Dots`).
 //! With [`WeightsForm::F32`] nothing is rounded, and it is the reference to the order of its sums.
 //!
 //! As there, a position's result is the same to the last bit however positions are grouped into rows
@@ -103,7 +104,7 @@ impl Backend for CpuBackend {
         let Self { isa, pool, plan, cache, batch, .. } = self;
         let isa = *isa;
         match cache {
-            Cache::Pairs(cache) => plan.run(&mut Step { isa, pool, batch, cache, logits }),
+            Cache::Whole(cache) => plan.run(&mut Step { isa, pool, batch, cache, logits }),
             Cache::Floats(cache) => plan.run(&mut Step { isa, pool, batch, cache, logits }),
         }
         self.held.end_step(rows);

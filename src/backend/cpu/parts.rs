@@ -32,7 +32,8 @@ pub(in crate::backend) enum BadHeads {
 }
 
 impl CachedAttention {
-    /// Keys and values are kept in `f32` if all matrices are floats or `decoded`, else as integers of 16 and of 8 bits.
+    /// Keys and values are kept in `f32` if all matrices are floats or `decoded`, else as integers of 16 bits and of 8, or all of 8
+    /// if the model's manifest says so.
     ///
     /// # Errors
     /// Heads too wide for the kernels, or no memory for the cache.
@@ -87,7 +88,7 @@ impl CachedAttention {
         let context = Context { isa: self.isa, rotary: &self.rotary, places: &self.places };
         let attention = &self.layers[layer];
         match &mut self.cache {
-            Cache::Pairs(cache) => attention.run(context, tasks, cache, sources, output),
+            Cache::Whole(cache) => attention.run(context, tasks, cache, sources, output),
             Cache::Floats(cache) => attention.run(context, tasks, cache, sources, output),
         }
     }

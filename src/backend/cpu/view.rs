@@ -100,6 +100,7 @@ impl<'a, T> ViewMut<'a, T> {
     #[inline(always)]
     pub(super) fn rows_from<const N: usize>(&mut self, first: usize) -> [&mut [T]; N] {
         assert!(first <= self.rows && N <= self.rows - first);
+        // With or without the instructions of whoever calls, a closure of pointers is as good.
         std::array::from_fn(|idx| {
             let start = (first + idx) * self.stride;
             // SAFETY: as in `row`; no value is in two of them.
@@ -150,6 +151,23 @@ mod tests {
         tile.tile(1..2, 1..2).row(0)[0] = 99;
         assert_eq!(matrix.row(2), [10, 11, 12, 99, 14]);
         assert_eq!(View::new(&values, 4, 5).part(2..4).row(0)[3], 99);
+    }
+
+    #[test]
+    fn rows_are_lent_together() {
+        let mut values: Vec<usize> = (0..20).collect();
+        let mut matrix = ViewMut::new(&mut values, 4, 5);
+        let mut tile = matrix.tile(1..4, 1..3);
+        let [first, second] = tile.rows_from::<2>(1).map(|row| &mut row[1]);
+        std::mem::swap(first, second);
+        assert_eq!((matrix.row(2)[2], matrix.row(3)[2]), (17, 12));
+    }
+
+    #[test]
+    #[should_panic(expected = "N <= self.rows - first")]
+    fn rows_outside_are_not_lent() {
+        let mut values = [0; 6];
+        ViewMut::new(&mut values, 2, 3).rows_from::<2>(1);
     }
 
     #[test]

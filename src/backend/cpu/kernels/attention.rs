@@ -9,9 +9,11 @@
 //! read ten kilobytes.
 
 use super::{
-    kept_pairs::{Pairs, WholeWeights},
+    kept_whole::WholeWeights,
     simd::{Kernel, LANES, Simd, exp2},
+    whole_heads::WholeHead,
 };
+use crate::model::KeyBits;
 
 /// Positions of a block of keys and values.
 pub(in crate::backend::cpu) const POSITIONS_PER_BLOCK: usize = LANES;
@@ -26,43 +28,45 @@ const MAX_TOGETHER: usize = 6;
 /// The scores of a chunk, and then the weights that come of them.
 pub(super) type Scores = [f32; CHUNK];
 
-/// How many numbers a key or a value has.
+/// How many numbers a key or a value has, and of what kind.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::backend::cpu) struct HeadShape {
     pub(in crate::backend::cpu) head_dim: usize,
-    /// Filled up to whole vectors, with zeros: so values are kept.
+    /// Filled up to whole vectors, with zeros: so values are kept, and keys of 8 bits.
     pub(in crate::backend::cpu) padded_dim: usize,
+    /// Of keys and queries, where these become whole numbers.
+    pub(in crate::backend::cpu) key_bits: KeyBits,
 }
 
 impl HeadShape {
-    pub(in crate::backend::cpu) fn new(head_dim: usize) -> Self {
-        Self { head_dim, padded_dim: head_dim.next_multiple_of(LANES) }
+    pub(in crate::backend::cpu) fn new(head_dim: usize, key_bits: KeyBits) -> Self {
+        Self { head_dim, padded_dim: head_dim.next_multiple_of(LANES), key_bits }
     }
 
     /// Units that a block takes.
     #[inline(always)]
     pub(in crate::backend::cpu) fn block_len<E: Kept>(self) -> usize {
-        E::keys_len(self.head_dim) + E::values_len(self.padded_dim)
+        E::keys_len(self) + E::values_len(self.padded_dim)
     }
 }
 
-/// A form in which keys and values are kept: `f32` as they are, or as pairs of integers (`u32`), which queries and
-/// weights must become, too.
+/// A form in which keys and values are kept: `f32` as they are, or as whole numbers (`u32`, some to a unit), which queries
+/// and weights must become, too.
 ///
 /// Both parts of a block take a multiple of sixteen units.
 pub(in crate::backend::cpu) trait Kept:
     Copy + Default + Send + Sync + 'static
 {
     /// Units that the keys of a block take.
-    fn keys_len(head_dim: usize) -> usize;
+    fn keys_len(shape: HeadShape) -> usize;
     /// Units that the values of a block take.
     fn values_len(padded_dim: usize) -> usize;
 
     /// Puts a key and a value at a position of their block.
     fn keep<S: Simd>(simd: S, keep: Keep<'_, Self>);
 
-    /// Brings a query into the form that meets keys, if it is another one; returns its scale.
-    fn prepare<S: Simd>(simd: S, values: &[f32], pairs: &mut Pairs) -> f32;
+    /// Brings a query into the form that meets keys, if it is another one.
+    fn prepare<S: Simd>(simd: S, values: &[f32], shape: HeadShape, whole: &mut WholeHead);
 
     /// Products of queries with the keys of the first `BLOCKS` blocks, into the blocks of scores from the `nth` on.
     fn scores<S: Simd, const QUERIES: usize, const BLOCKS: usize>(
@@ -82,7 +86,7 @@ pub(in crate::backend::cpu) trait Kept:
     fn mix<S: Simd, const QUERIES: usize, const VECTORS: usize>(
         simd: S,
         chunk: Chunk<'_, Self, QUERIES>,
-        whole: &mut [WholeWeights; QUERIES],
+        whole_weights: &mut [WholeWeights; QUERIES],
         output: &mut [f32],
     );
 }
@@ -90,9 +94,7 @@ pub(in crate::backend::cpu) trait Kept:
 /// Queries as they meet keys.
 pub(in crate::backend::cpu) struct Prepared<'a, const QUERIES: usize> {
     pub(super) values: [&'a [f32]; QUERIES],
-    pub(super) pairs: &'a [Pairs; QUERIES],
-    /// Of the pairs.
-    pub(super) scales: [f32; QUERIES],
+    pub(super) whole: &'a [WholeHead; QUERIES],
 }
 
 /// A key and a value to be kept.
@@ -102,6 +104,7 @@ pub(in crate::backend::cpu) struct Keep<'a, E> {
     pub(in crate::backend::cpu) value: &'a [f32],
     /// The block that they go to.
     pub(in crate::backend::cpu) block: &'a mut [E],
+    pub(in crate::backend::cpu) shape: HeadShape,
     /// Which one in its block.
     pub(in crate::backend::cpu) position: usize,
 }
@@ -147,16 +150,15 @@ pub(in crate::backend::cpu) struct Query<'a> {
 
 /// Memory for what is found on the way; what it holds does not matter.
 pub(in crate::backend::cpu) struct Scratch {
-    /// Queries.
-    pairs: [Pairs; MAX_TOGETHER],
+    queries: [WholeHead; MAX_TOGETHER],
     scores: [Scores; MAX_TOGETHER],
     /// The weights that come of the scores.
-    whole: [WholeWeights; MAX_TOGETHER],
+    weights: [WholeWeights; MAX_TOGETHER],
 }
 
 impl Scratch {
     pub(in crate::backend::cpu) const fn new() -> Self {
-        Self { pairs: [[[0; _]; _]; _], scores: [[0.0; _]; _], whole: [[[0; _]; _]; _] }
+        Self { queries: [const { WholeHead::new() }; _], scores: [[0.0; _]; _], weights: [[[0; _]; _]; _] }
     }
 }
 
@@ -218,16 +220,16 @@ fn attend<S: Simd, E: Kept, const QUERIES: usize, const BLOCKS: usize, const VEC
 ) {
     let Cached { blocks, shape } = cached;
     let block_len = shape.block_len::<E>();
-    let Scratch { pairs, scores, whole } = scratch;
-    let scores = scores.first_chunk_mut::<QUERIES>().expect("as many as there may be");
+    let Scratch { queries: whole, scores, weights } = scratch;
     let whole = whole.first_chunk_mut::<QUERIES>().expect("as many as there may be");
-    let pairs = pairs.first_chunk_mut::<QUERIES>().expect("as many as there may be");
-    let (mut values, mut scales) = ([queries[0].values; QUERIES], [0.0; QUERIES]);
+    let scores = scores.first_chunk_mut::<QUERIES>().expect("as many as there may be");
+    let weights = weights.first_chunk_mut::<QUERIES>().expect("as many as there may be");
+    let mut values = [queries[0].values; QUERIES];
     for query in 0..QUERIES {
         values[query] = queries[query].values;
-        scales[query] = E::prepare(simd, values[query], &mut pairs[query]);
+        E::prepare(simd, values[query], shape, &mut whole[query]);
     }
-    let prepared = Prepared { values, pairs, scales };
+    let prepared = Prepared { values, whole };
     let (mut largest, mut totals) = ([f32::NEG_INFINITY; LANES], [simd.splat(0.0); QUERIES]);
     output.fill(0.0);
     let longest = queries.iter().map(|query| query.positions).max().unwrap_or(0);
@@ -251,7 +253,7 @@ fn attend<S: Simd, E: Kept, const QUERIES: usize, const BLOCKS: usize, const VEC
         }
         softmax(simd, scores, &mut found, &mut largest, &mut totals, Cached { blocks, shape });
         let chunk = Chunk { weights: scores, found, blocks, shape };
-        E::mix::<S, QUERIES, VECTORS>(simd, chunk, whole, output);
+        E::mix::<S, QUERIES, VECTORS>(simd, chunk, weights, output);
     }
     for (output, total) in output.chunks_exact_mut(shape.padded_dim).zip(totals) {
         let total = simd.splat(simd.sum(total));

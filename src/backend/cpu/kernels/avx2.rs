@@ -210,9 +210,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         values: [[[Self::Floats; 2]; 2]; BLOCKS],
         to: [&mut Block; BLOCKS],
     ) {
-        for (values, to) in values.into_iter().zip(to) {
-            *to = Block::nearest(self, values);
-        }
+        Block::quantise(self, values, to);
     }
 
     #[inline(always)]
@@ -254,30 +252,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     #[inline(always)]
     fn dot<const BITS: u32>(self, sums: [__m256i; 2], bytes: [__m256i; 2], quads: [i8; 8]) -> [__m256i; 2] {
         let quads = present!(_mm256_set1_epi64x(i64::from_le_bytes(quads.map(|value| value as u8))));
-        if VNNI {
-            return present!([
-                _mm256_dpbusd_avx_epi32(sums[0], bytes[0], quads),
-                _mm256_dpbusd_avx_epi32(sums[1], bytes[1], quads),
-            ]);
-        }
-        let pairs = match BITS {
-            8 => present!({
-                let sign = _mm256_set1_epi8(i8::MIN);
-                let signed = [_mm256_xor_si256(bytes[0], sign), _mm256_xor_si256(bytes[1], sign)];
-                [
-                    _mm256_maddubs_epi16(_mm256_abs_epi8(signed[0]), _mm256_sign_epi8(quads, signed[0])),
-                    _mm256_maddubs_epi16(_mm256_abs_epi8(signed[1]), _mm256_sign_epi8(quads, signed[1])),
-                ]
-            }),
-            _ => present!([_mm256_maddubs_epi16(bytes[0], quads), _mm256_maddubs_epi16(bytes[1], quads)]),
-        };
-        if BITS == 4 {
-            return present!([_mm256_add_epi16(sums[0], pairs[0]), _mm256_add_epi16(sums[1], pairs[1])]);
-        }
-        present!({
-            let pairs = widened(pairs);
-            [_mm256_add_epi32(sums[0], pairs[0]), _mm256_add_epi32(sums[1], pairs[1])]
-        })
+        self.dot_vector::<BITS>(sums, bytes, quads)
     }
 
     #[inline(always)]
@@ -309,6 +284,34 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
                 _mm256_packs_epi32(_mm256_srav_epi32(first[1], shifts), _mm256_srav_epi32(second[1], shifts)),
             ]
         })
+    }
+
+    #[inline(always)]
+    fn load_quads(self, quads: &[u32; LANES]) -> [__m256i; 2] {
+        self.load_pairs(quads)
+    }
+
+    #[inline(always)]
+    fn begin_quads(self, start: i32) -> [__m256i; 2] {
+        // Without VNNI bytes of eight bits are made signed.
+        [present!(_mm256_set1_epi32(if VNNI { start } else { 0 })); 2]
+    }
+
+    #[inline(always)]
+    fn dot_quad(self, sums: [__m256i; 2], bytes: [__m256i; 2], quad: u32) -> [__m256i; 2] {
+        self.dot_vector::<8>(sums, bytes, present!(_mm256_set1_epi32(quad as i32)))
+    }
+
+    #[inline(always)]
+    fn to_bytes(self, values: [__m256; 2]) -> [u32; LANES / 4] {
+        let mut words = [0; LANES / 4];
+        present!(_mm_storeu_si128(words.as_mut_ptr().cast(), bytes(values)));
+        words
+    }
+
+    #[inline(always)]
+    fn hadamard(self, [low, high]: [__m256; 2]) -> [__m256; 2] {
+        present!([eight_lanes(_mm256_add_ps(low, high)), eight_lanes(_mm256_sub_ps(low, high))])
     }
 
     #[inline(always)]
@@ -381,6 +384,42 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 }
 
+impl<const VNNI: bool> Avx2<VNNI> {
+    /// Adds to each lane the product of its four bytes with those of the same lane of `quads`.
+    #[inline(always)]
+    fn dot_vector<const BITS: u32>(
+        self,
+        sums: [__m256i; 2],
+        bytes: [__m256i; 2],
+        quads: __m256i,
+    ) -> [__m256i; 2] {
+        if VNNI {
+            return present!([
+                _mm256_dpbusd_avx_epi32(sums[0], bytes[0], quads),
+                _mm256_dpbusd_avx_epi32(sums[1], bytes[1], quads),
+            ]);
+        }
+        let pairs = match BITS {
+            8 => present!({
+                let sign = _mm256_set1_epi8(i8::MIN);
+                let signed = [_mm256_xor_si256(bytes[0], sign), _mm256_xor_si256(bytes[1], sign)];
+                [
+                    _mm256_maddubs_epi16(_mm256_abs_epi8(signed[0]), _mm256_sign_epi8(quads, signed[0])),
+                    _mm256_maddubs_epi16(_mm256_abs_epi8(signed[1]), _mm256_sign_epi8(quads, signed[1])),
+                ]
+            }),
+            _ => present!([_mm256_maddubs_epi16(bytes[0], quads), _mm256_maddubs_epi16(bytes[1], quads)]),
+        };
+        if BITS == 4 {
+            return present!([_mm256_add_epi16(sums[0], pairs[0]), _mm256_add_epi16(sums[1], pairs[1])]);
+        }
+        present!({
+            let pairs = widened(pairs);
+            [_mm256_add_epi32(sums[0], pairs[0]), _mm256_add_epi32(sums[1], pairs[1])]
+        })
+    }
+}
+
 impl<const VNNI: bool> ToQuads for Avx2<VNNI> {
     #[inline(always)]
     fn to_quads(
@@ -412,6 +451,18 @@ fn widened(pairs: [__m256i; 2]) -> [__m256i; 2] {
     [_mm256_madd_epi16(pairs[0], ones), _mm256_madd_epi16(pairs[1], ones)]
 }
 
+/// The Hadamard transform of eight lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn eight_lanes(mut values: __m256) -> __m256 {
+    let other = _mm256_permute_ps::<0b10_11_00_01>(values);
+    values = _mm256_blend_ps::<0b1010_1010>(_mm256_add_ps(other, values), _mm256_sub_ps(other, values));
+    let other = _mm256_permute_ps::<0b01_00_11_10>(values);
+    values = _mm256_blend_ps::<0b1100_1100>(_mm256_add_ps(other, values), _mm256_sub_ps(other, values));
+    let other = _mm256_permute2f128_ps::<0x01>(values, values);
+    _mm256_blend_ps::<0b1111_0000>(_mm256_add_ps(other, values), _mm256_sub_ps(other, values))
+}
+
 /// To the nearest whole numbers, of eight bits.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -425,7 +476,7 @@ fn bytes(values: [__m256; 2]) -> __m128i {
 /// The bytes of two halves, their quads in turns, and minus eight times their sums.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn quads([first, second]: [[__m128i; 2]; 2]) -> ([[i8; 8]; 8], [[i32; 2]; 2]) {
+fn quads([first, second]: [[__m128i; 2]; 2]) -> ([[i8; 8]; 8], [[i32; 2]; 2]) {
     let parts = [
         _mm256_set_m128i(_mm_unpackhi_epi32(first[0], second[0]), _mm_unpacklo_epi32(first[0], second[0])),
         _mm256_set_m128i(_mm_unpackhi_epi32(first[1], second[1]), _mm_unpacklo_epi32(first[1], second[1])),

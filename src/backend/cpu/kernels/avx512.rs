@@ -219,6 +219,51 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn load_quads(self, quads: &[u32; LANES]) -> __m512i {
+        present!(_mm512_loadu_si512(quads.as_ptr().cast()))
+    }
+
+    #[inline(always)]
+    fn begin_quads(self, start: i32) -> __m512i {
+        present!(_mm512_set1_epi32(start))
+    }
+
+    #[inline(always)]
+    fn dot_quad(self, sums: __m512i, bytes: __m512i, quad: u32) -> __m512i {
+        present!(_mm512_dpbusd_epi32(sums, bytes, _mm512_set1_epi32(quad as i32)))
+    }
+
+    #[inline(always)]
+    fn to_bytes(self, values: __m512) -> [u32; LANES / 4] {
+        let mut words = [0; LANES / 4];
+        present!({
+            let bytes = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(values));
+            _mm_storeu_si128(words.as_mut_ptr().cast(), bytes);
+        });
+        words
+    }
+
+    #[inline(always)]
+    fn hadamard(self, mut values: __m512) -> __m512 {
+        present!({
+            // Not sums and differences and a choice between them, which the compiler makes more instructions of.
+            macro_rules! signs {
+                ($minus:expr) => {
+                    _mm512_mask_blend_ps($minus, _mm512_set1_ps(1.0), _mm512_set1_ps(-1.0))
+                };
+            }
+            let other = _mm512_permute_ps::<0b10_11_00_01>(values);
+            values = _mm512_fmadd_ps(values, signs!(0xaaaa), other);
+            let other = _mm512_permute_ps::<0b01_00_11_10>(values);
+            values = _mm512_fmadd_ps(values, signs!(0xcccc), other);
+            let other = _mm512_shuffle_f32x4::<0b10_11_00_01>(values, values);
+            values = _mm512_fmadd_ps(values, signs!(0xf0f0), other);
+            let other = _mm512_shuffle_f32x4::<0b01_00_11_10>(values, values);
+            _mm512_fmadd_ps(values, signs!(0xff00), other)
+        })
+    }
+
+    #[inline(always)]
     fn load_pairs(self, pairs: &[u32; LANES]) -> __m512i {
         present!(_mm512_loadu_si512(pairs.as_ptr().cast()))
     }

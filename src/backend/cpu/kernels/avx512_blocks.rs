@@ -12,17 +12,16 @@ pub(super) type Values = [[__m512; 2]; 2];
 /// Of two numbers the one further from zero, without its sign.
 const LARGER_MAGNITUDE: i32 = 0b10_11;
 
-/// As `Block::nearest` of each. There are no closures in here: they would not be compiled for these instructions.
+/// As [`Block::quantise`]. There are no closures in here: they would not be compiled for these instructions.
 ///
-/// Inlined, as its methods are: as a function by itself it took a third longer.
+/// Inlined: as a function by itself it took a third longer.
 ///
 /// # Safety
 /// The CPU must have the instructions of [`Avx512`](super::avx512::Avx512), and what this is inlined into be compiled for
 /// them.
 #[inline(always)]
 pub(super) unsafe fn quantise<const BLOCKS: usize>(values: [Values; BLOCKS], to: [&mut Block; BLOCKS]) {
-    // SAFETY: the caller's; what is read and written are arrays of as many numbers, and a block, which is as large and as
-    // aligned as is asserted, and for which any bits will do.
+    // SAFETY: the caller's; what is written, unaligned, are an array of as many floats, and a block as it is laid out.
     unsafe {
         const { assert!(0 < BLOCKS && BLOCKS <= 4) };
         let mut magnitudes = [_mm512_setzero_ps(); 8];
@@ -92,7 +91,11 @@ pub(super) unsafe fn quantise<const BLOCKS: usize>(values: [Values; BLOCKS], to:
         let rest = by_block([pairs, of_bytes, scales, scales]);
         let starts = by_block([starts, first, second, byte_starts]);
         for (block, to) in to.into_iter().enumerate() {
-            const { assert!(offset_of!(Block, starts) == 64 && size_of::<Block>() == 64 + 7 * 8) };
+            const {
+                assert!(offset_of!(Block, starts) == 64 && offset_of!(Block, byte_starts) == 88);
+                assert!(offset_of!(Block, sums) == 96 && offset_of!(Block, shifts) == 100);
+                assert!(offset_of!(Block, scale) == 112 && size_of::<Block>() == 120);
+            };
             let to: *mut u64 = std::ptr::from_mut(to).cast();
             _mm512_storeu_si512(to.cast(), quants[block]);
             _mm256_storeu_si256(to.add(8).cast(), starts[block]);

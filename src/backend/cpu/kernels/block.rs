@@ -16,7 +16,7 @@ pub(super) const MAX_SHIFT: u32 = 8;
 // Aligned so that no eight quants lie in two cache lines.
 #[repr(C, align(8))]
 pub(in crate::backend::cpu) struct Block {
-    /// In -127..=127: four of the first half, four of the second, the next four of the first, and so on.
+    /// In -127..=127, where all values are numbers: four of the first half, four of the second, the next four of the first, and so on.
     pub(super) quants: [[i8; 8]; HALF_LEN / 4],
     /// Of each half, where its sums of products with weights of four bits begin: at minus eight times the sum of its
     /// quants, so that they come to those of weights around zero, and half of what shifting takes off.
@@ -45,9 +45,21 @@ pub(super) trait ToQuads: Simd {
 }
 
 impl Block {
+    /// What [`Simd::quantise`] does, one block after another.
+    #[inline(always)]
+    pub(super) fn quantise<S: ToQuads, const BLOCKS: usize>(
+        simd: S,
+        values: [[[S::Floats; 2]; 2]; BLOCKS],
+        to: [&mut Self; BLOCKS],
+    ) {
+        for (values, to) in values.into_iter().zip(to) {
+            *to = Self::nearest(simd, values);
+        }
+    }
+
     /// The nearest block to the values of two halves.
     #[inline(always)]
-    pub(super) fn nearest<S: ToQuads>(simd: S, values: [[S::Floats; 2]; 2]) -> Self {
+    fn nearest<S: ToQuads>(simd: S, values: [[S::Floats; 2]; 2]) -> Self {
         let halves = simd.maxima(values.map(|[first, second]| simd.max(simd.abs(first), simd.abs(second))));
         let largest = if halves[0] > halves[1] { halves[0] } else { halves[1] };
         // The bits of a float are its exponent, then the rest: in their difference the rest borrows from the exponent

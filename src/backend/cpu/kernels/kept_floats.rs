@@ -4,14 +4,15 @@
 
 use super::{
     attention::{Chunk, HeadShape, Keep, Kept, POSITIONS_PER_BLOCK, Prepared, Scores},
-    kept_pairs::{Pairs, WholeWeights},
+    kept_whole::WholeWeights,
     simd::{LANES, Simd},
+    whole_heads::WholeHead,
 };
 
 impl Kept for f32 {
     #[inline(always)]
-    fn keys_len(head_dim: usize) -> usize {
-        head_dim * POSITIONS_PER_BLOCK
+    fn keys_len(shape: HeadShape) -> usize {
+        shape.head_dim * POSITIONS_PER_BLOCK
     }
 
     #[inline(always)]
@@ -20,8 +21,8 @@ impl Kept for f32 {
     }
 
     #[inline(always)]
-    fn keep<S: Simd>(_simd: S, Keep { key, value, block, position }: Keep<'_, Self>) {
-        let (keys, values) = block.split_at_mut(Self::keys_len(key.len()));
+    fn keep<S: Simd>(_simd: S, Keep { key, value, block, shape, position }: Keep<'_, Self>) {
+        let (keys, values) = block.split_at_mut(Self::keys_len(shape));
         for (to, key) in keys.chunks_exact_mut(POSITIONS_PER_BLOCK).zip(key) {
             to[position] = *key;
         }
@@ -30,9 +31,7 @@ impl Kept for f32 {
     }
 
     #[inline(always)]
-    fn prepare<S: Simd>(_simd: S, _values: &[f32], _pairs: &mut Pairs) -> f32 {
-        1.0
-    }
+    fn prepare<S: Simd>(_simd: S, _values: &[f32], _shape: HeadShape, _whole: &mut WholeHead) {}
 
     #[inline(always)]
     fn scores<S: Simd, const QUERIES: usize, const BLOCKS: usize>(
@@ -84,7 +83,7 @@ impl Kept for f32 {
     fn mix<S: Simd, const QUERIES: usize, const VECTORS: usize>(
         simd: S,
         chunk: Chunk<'_, f32, QUERIES>,
-        _whole: &mut [WholeWeights; QUERIES],
+        _whole_weights: &mut [WholeWeights; QUERIES],
         output: &mut [f32],
     ) {
         let mut dim = 0;

@@ -16,13 +16,14 @@ mod avx512_bf16;
 mod avx512_blocks;
 mod block;
 mod kept_floats;
-mod kept_pairs;
+mod kept_whole;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod norm;
 mod portable;
 mod product;
 mod simd;
+mod whole_heads;
 
 pub(super) use attention::{
     Attend, HeadShape, Keep, Kept, MAX_HEAD_DIM, POSITIONS_PER_BLOCK, Query, Scratch,

@@ -184,9 +184,7 @@ impl Simd for Neon {
         values: [[[Self::Floats; 2]; 2]; BLOCKS],
         to: [&mut Block; BLOCKS],
     ) {
-        for (values, to) in values.into_iter().zip(to) {
-            *to = Block::nearest(self, values);
-        }
+        Block::quantise(self, values, to);
     }
 
     #[inline(always)]
@@ -249,6 +247,52 @@ impl Simd for Neon {
             each!(I => vshl_s16(vuzp1_s16(first[I], second[I]), vdup_n_s16(-low))),
             each!(I => vshl_s16(vuzp2_s16(first[I], second[I]), vdup_n_s16(-high))),
         ]
+    }
+
+    #[inline(always)]
+    fn load_quads(self, quads: &[u32; LANES]) -> Self::Bytes {
+        each!(I => vreinterpretq_u8_u32(vld1q_u32(quads.as_ptr().add(I * QUARTER))))
+    }
+
+    #[inline(always)]
+    fn begin_quads(self, _start: i32) -> Self::Ints {
+        // Signed bytes have nothing too much in their sums.
+        self.no_pairs()
+    }
+
+    #[inline(always)]
+    fn dot_quad(self, sums: Self::Ints, bytes: Self::Bytes, quad: u32) -> Self::Ints {
+        let quads = present!(vreinterpretq_s8_u32(vdupq_n_u32(quad)));
+        each!(I => added_dot(sums[I], vreinterpretq_s8_u8(veorq_u8(bytes[I], vdupq_n_u8(0x80))), quads))
+    }
+
+    #[inline(always)]
+    fn to_bytes(self, values: Self::Floats) -> [u32; LANES / 4] {
+        let mut words = [0; LANES / 4];
+        present!(vst1q_u32(words.as_mut_ptr(), vreinterpretq_u32_s8(bytes(values))));
+        words
+    }
+
+    #[inline(always)]
+    fn hadamard(self, [a, b, c, d]: Self::Floats) -> Self::Floats {
+        let values: Self::Floats = present!({
+            let (sums, differences) =
+                ([vaddq_f32(a, c), vaddq_f32(b, d)], [vsubq_f32(a, c), vsubq_f32(b, d)]);
+            [
+                vaddq_f32(sums[0], sums[1]),
+                vsubq_f32(sums[0], sums[1]),
+                vaddq_f32(differences[0], differences[1]),
+                vsubq_f32(differences[0], differences[1]),
+            ]
+        });
+        let values: Self::Floats = each!(I => {
+            let sums = vadd_f32(vget_low_f32(values[I]), vget_high_f32(values[I]));
+            vcombine_f32(sums, vsub_f32(vget_low_f32(values[I]), vget_high_f32(values[I])))
+        });
+        each!(I => {
+            let other = vrev64q_f32(values[I]);
+            vtrn1q_f32(vaddq_f32(values[I], other), vsubq_f32(values[I], other))
+        })
     }
 
     #[inline(always)]

@@ -126,9 +126,7 @@ impl Simd for Portable {
         values: [[[Self::Floats; 2]; 2]; BLOCKS],
         to: [&mut Block; BLOCKS],
     ) {
-        for (values, to) in values.into_iter().zip(to) {
-            *to = Block::nearest(self, values);
-        }
+        Block::quantise(self, values, to);
     }
 
     #[inline(always)]
@@ -181,6 +179,43 @@ impl Simd for Portable {
             let sum = |idx: usize| groups[lane % 4 / 2][at + idx] >> (BITS - 4) >> shifts[idx];
             [sum(0) as i16, sum(1) as i16]
         })
+    }
+
+    #[inline(always)]
+    fn load_quads(self, quads: &[u32; LANES]) -> [u8; 4 * LANES] {
+        *quads.map(u32::to_le_bytes).as_flattened().first_chunk().expect("four bytes a word")
+    }
+
+    #[inline(always)]
+    fn begin_quads(self, start: i32) -> [i32; LANES] {
+        [start; LANES]
+    }
+
+    #[inline(always)]
+    fn dot_quad(self, sums: [i32; LANES], bytes: [u8; 4 * LANES], quad: u32) -> [i32; LANES] {
+        let quad = quad.to_le_bytes().map(|byte| i32::from(byte as i8));
+        from_fn(|lane| {
+            let [a, b, c, d] = from_fn(|idx| i32::from(bytes[4 * lane + idx]) * quad[idx]);
+            sums[lane] + (a + b) + (c + d)
+        })
+    }
+
+    #[inline(always)]
+    fn to_bytes(self, values: [f32; LANES]) -> [u32; LANES / 4] {
+        from_fn(|word| {
+            u32::from_le_bytes(from_fn(|byte| values[4 * word + byte].round_ties_even() as i8 as u8))
+        })
+    }
+
+    #[inline(always)]
+    fn hadamard(self, mut values: [f32; LANES]) -> [f32; LANES] {
+        for distance in [1, 2, 4, 8] {
+            values = from_fn(|lane| {
+                let other = values[lane ^ distance];
+                if lane & distance == 0 { other + values[lane] } else { other - values[lane] }
+            });
+        }
+        values
     }
 
     #[inline(always)]

@@ -95,6 +95,19 @@ pub(in crate::backend::cpu) trait Simd: Copy {
         shifts: Shifts,
     ) -> Self::Pairs;
 
+    /// Four to a word, lowest first.
+    fn load_quads(self, quads: &[u32; LANES]) -> Self::Bytes;
+    /// Sums of [`Simd::dot_quad`] to begin with, so that they come to sums over bytes less 128; `start` is minus 128 times the
+    /// sum of what they meet.
+    fn begin_quads(self, start: i32) -> Self::Ints;
+    /// Adds to each lane the product of its four bytes with those of `quad`, which are signed and not -128.
+    fn dot_quad(self, sums: Self::Ints, bytes: Self::Bytes, quad: u32) -> Self::Ints;
+    /// To the nearest whole number in -128..=127, ties to even, four to a word.
+    fn to_bytes(self, values: Self::Floats) -> [u32; LANES / 4];
+    /// The Hadamard transform of sixteen lanes: sums and differences of neighbours, of pairs, of quads and of halves. Four
+    /// times as long as the values.
+    fn hadamard(self, values: Self::Floats) -> Self::Floats;
+
     /// Pairs of `i16`, as [`pair`] makes them.
     fn load_pairs(self, pairs: &[u32; LANES]) -> Self::Pairs;
     /// Pairs of `i8`, two to a word, lowest first.
@@ -107,7 +120,7 @@ pub(in crate::backend::cpu) trait Simd: Copy {
     fn dot_pairs(self, sums: Self::Ints, left: Self::Pairs, right: Self::Pairs) -> Self::Ints;
     /// To the nearest whole number in -32768..=32767, ties to even, neighbours in pairs.
     fn to_pairs(self, values: Self::Floats) -> [u32; LANES / 2];
-    /// Of sums of [`Simd::dot_pairs`].
+    /// Of sums of [`Simd::dot_pairs`] and [`Simd::dot_quad`].
     fn to_floats(self, sums: Self::Ints) -> Self::Floats;
 
     /// The same sums, which the compiler may not compute later than those that are passed here later.

@@ -8,7 +8,10 @@ use super::{
 #[cfg(target_arch = "x86_64")]
 use super::{BF16_INPUTS, Bf16Dots, Bf16Product};
 use super::{block::MAX_SHIFT, simd::pair};
-use crate::backend::cpu::view::{View, ViewMut};
+use crate::{
+    backend::cpu::view::{View, ViewMut},
+    model::KeyBits,
+};
 use half::{bf16, f16};
 use std::cell::RefCell;
 
@@ -340,6 +343,19 @@ fn blocks_are_the_nearest_and_the_same_everywhere() {
     for blocks in &quantised {
         assert_eq!(blocks, &quantised[0]);
     }
+    // Several are rounded at once: any number of them, the last one half, are as each alone.
+    for isa in Isa::available() {
+        for halves in 1..=14 {
+            let values = &values[4 * BLOCK_LEN..][..halves * HALF_LEN];
+            let mut blocks = vec![Block::default(); halves.div_ceil(2)];
+            isa.run(Quantise { values, blocks: &mut blocks });
+            for (values, together) in values.chunks(BLOCK_LEN).zip(blocks) {
+                let mut alone = [Block::default()];
+                isa.run(Quantise { values, blocks: &mut alone });
+                assert_eq!(alone[0], together, "{isa:?}, {halves}");
+            }
+        }
+    }
     for (block, values) in quantised[0].iter().zip(values.as_chunks::<BLOCK_LEN>().0) {
         let shifts = numbers(block.shifts.pair);
         let mut sums = [[0; 2]; 2];
@@ -441,22 +457,22 @@ struct Kv<E> {
 }
 
 impl<E: Kept> Kv<E> {
-    fn new(head_dim: usize, positions: usize) -> Self {
-        let shape = HeadShape::new(head_dim);
+    fn new(head_dim: usize, positions: usize, bits: KeyBits) -> Self {
+        let shape = HeadShape::new(head_dim, bits);
         let len = positions.div_ceil(POSITIONS_PER_BLOCK) * shape.block_len::<E>();
         Self { blocks: vec![E::default(); len], shape, scratch: Scratch::new().into() }
     }
 
     fn keep(&mut self, isa: Isa, position: usize, key: &[f32], value: &[f32]) {
-        let len = self.shape.block_len::<E>();
+        let (shape, len) = (self.shape, self.shape.block_len::<E>());
         let block = &mut self.blocks[position / POSITIONS_PER_BLOCK * len..][..len];
-        isa.run(Keep { key, value, block, position: position % POSITIONS_PER_BLOCK });
+        isa.run(Keep { key, value, block, shape, position: position % POSITIONS_PER_BLOCK });
     }
 
     /// What each query finds, as wide as the head.
     fn attend(&self, isa: Isa, queries: &[Query<'_>]) -> Vec<Vec<f32>> {
         let Self { blocks, shape, scratch } = self;
-        let HeadShape { head_dim, padded_dim } = *shape;
+        let HeadShape { head_dim, padded_dim, .. } = *shape;
         let mut output = vec![f32::NAN; queries.len() * padded_dim];
         let scratch = &mut scratch.borrow_mut();
         isa.run(Attend { queries, blocks, shape: *shape, output: &mut output, scratch });
@@ -464,8 +480,10 @@ impl<E: Kept> Kv<E> {
     }
 }
 
-/// `kept` is what is kept of a value.
-fn check_attention<E: Kept>(head_dim: usize, tolerance: f64, kept: fn(&[f32]) -> Vec<f32>) {
+/// What becomes of a key and of a query before they meet, and of a value.
+type Become = fn(&[f32]) -> Vec<f32>;
+
+fn check_attention<E: Kept>(head_dim: usize, bits: KeyBits, tolerance: f64, [meet, kept]: [Become; 2]) {
     const LENS: [usize; 10] = [1, 15, 16, 17, 127, 128, 129, 256, 300, 301];
     const LONGEST: usize = 301;
     let head = |idx: usize, salt: u64| noise(head_dim, salt + idx as u64);
@@ -478,11 +496,13 @@ fn check_attention<E: Kept>(head_dim: usize, tolerance: f64, kept: fn(&[f32]) ->
     let scale = 1.0 / (head_dim as f32).sqrt();
     let queries = LENS.map(|len| head(len, 3000).into_iter().map(|value| value * scale).collect::<Vec<_>>());
     let kept: Vec<_> = values.iter().map(|value| kept(value)).collect();
+    let (met, asked) = (keys.iter().map(|key| meet(key)), queries.iter().map(|query| meet(query)));
+    let (met, asked): (Vec<_>, Vec<_>) = (met.collect(), asked.collect());
     let expected = |query: usize| -> Vec<f64> {
         let score = |key: &Vec<f32>| -> f64 {
-            key.iter().zip(&queries[query]).map(|(&key, &query)| f64::from(key) * f64::from(query)).sum()
+            key.iter().zip(&asked[query]).map(|(&key, &query)| f64::from(key) * f64::from(query)).sum()
         };
-        let weights: Vec<f64> = keys[..LENS[query]].iter().map(|key| score(key).exp2()).collect();
+        let weights: Vec<f64> = met[..LENS[query]].iter().map(|key| score(key).exp2()).collect();
         let total: f64 = weights.iter().sum();
         let mixed = |dim: usize| -> f64 {
             weights.iter().zip(&kept).map(|(weight, value)| weight * f64::from(value[dim])).sum()
@@ -490,7 +510,7 @@ fn check_attention<E: Kept>(head_dim: usize, tolerance: f64, kept: fn(&[f32]) ->
         (0..head_dim).map(|dim| mixed(dim) / total).collect()
     };
     for isa in Isa::available() {
-        let mut kv = Kv::<E>::new(head_dim, LONGEST);
+        let mut kv = Kv::<E>::new(head_dim, LONGEST, bits);
         // What was there before leaves nothing.
         for position in 0..LONGEST {
             kv.keep(isa, position, &vec![7.0; head_dim], &vec![-9.0; head_dim]);
@@ -525,45 +545,104 @@ fn rounded(values: &[f32]) -> Vec<f32> {
     values.iter().map(|value| (value * (127.0 / largest)).round_ties_even() * (largest / 127.0)).collect()
 }
 
+/// Each 64 numbers spread over each other, or each sixteen of fewer, and rounded to 127 steps.
+fn spread(values: &[f32]) -> Vec<f32> {
+    let mut spread = values.to_vec();
+    spread.resize(values.len().next_multiple_of(LANES), 0.0);
+    for (idx, group) in spread.chunks_mut(64).enumerate() {
+        let whole = values.len() >= 64 * (idx + 1);
+        for distance in [1, 2, 4, 8, 16, 32].into_iter().take(if whole { 6 } else { 4 }) {
+            let before = group.to_vec();
+            for (idx, number) in group.iter_mut().enumerate() {
+                let other = before[idx ^ distance];
+                *number = if idx & distance == 0 { other + before[idx] } else { other - before[idx] };
+            }
+        }
+        let length = if whole { 8.0 } else { 4.0 };
+        group.iter_mut().for_each(|number| *number /= length);
+    }
+    rounded(&spread)
+}
+
 #[test]
 fn attention_is_close_and_others_do_not_matter() {
-    for head_dim in [8, 24, 64, 80, MAX_HEAD_DIM] {
-        check_attention::<f32>(head_dim, 3e-6, <[f32]>::to_vec);
-        check_attention::<u32>(head_dim, 2e-4, rounded);
+    for head_dim in [8, 24, 56, 64, 80, 96, 128, MAX_HEAD_DIM] {
+        check_attention::<f32>(head_dim, KeyBits::default(), 3e-6, [<[f32]>::to_vec; 2]);
+        check_attention::<u32>(head_dim, KeyBits::Sixteen, 2e-4, [<[f32]>::to_vec, rounded]);
+        check_attention::<u32>(head_dim, KeyBits::Eight, 2e-4, [spread, rounded]);
+    }
+}
+
+/// One number far larger than the rest leaves these as many steps as it has.
+#[test]
+fn a_large_number_in_each_key_costs_little() {
+    const POSITIONS: usize = 40;
+    let head = |idx: usize, salt: u64, large: f32| {
+        let mut head = noise(64, salt + idx as u64);
+        head[11] = large;
+        head
+    };
+    let keys: Vec<_> = (0..POSITIONS).map(|idx| head(idx, 1000, 30.0)).collect();
+    let query: Vec<f32> = head(0, 3000, 0.5).into_iter().map(|value| value / 8.0).collect();
+    let score = |key: &[f32]| -> f64 {
+        key.iter().zip(&query).map(|(&key, &query)| f64::from(key) * f64::from(query)).sum()
+    };
+    let weights: Vec<f64> = keys.iter().map(|key| score(key).exp2()).collect();
+    // A value for each position, so that the weights are found.
+    let expected: Vec<f64> = (0..64)
+        .map(|idx| weights.get(idx).map_or(0.0, |weight| weight / weights.iter().sum::<f64>()))
+        .collect();
+    for isa in Isa::available() {
+        let mut kv = Kv::<u32>::new(64, POSITIONS, KeyBits::Eight);
+        for (position, key) in keys.iter().enumerate() {
+            let value: Vec<f32> = (0..64).map(|idx| f32::from(u8::from(idx == position))).collect();
+            kv.keep(isa, position, key, &value);
+        }
+        let found = kv.attend(isa, &[Query { values: &query, positions: POSITIONS }]);
+        assert_close(&found[0], &expected, 8e-4);
     }
 }
 
 /// Where sums are as large as they can be, and where there is nothing, or as good as nothing.
 #[test]
-fn sums_of_kept_pairs_do_not_overflow() {
+fn sums_of_kept_numbers_do_not_overflow() {
     const POSITIONS: usize = 256;
-    for isa in Isa::available() {
+    let both = [KeyBits::Sixteen, KeyBits::Eight];
+    for (isa, bits) in Isa::available().flat_map(|isa| both.map(|bits| (isa, bits))) {
         // The squares of all but one are too small for a number, and that one's is a hundredth of their sum.
         let mut key = [2.6e-23; MAX_HEAD_DIM];
         key[0] = 3.75e-23;
-        let mut kv = Kv::<u32>::new(MAX_HEAD_DIM, 1);
+        let mut kv = Kv::<u32>::new(MAX_HEAD_DIM, 1, bits);
         kv.keep(isa, 0, &key, &[0.5; MAX_HEAD_DIM]);
         let found = kv.attend(isa, &[Query { values: &[0.1; MAX_HEAD_DIM], positions: 1 }]);
         assert_close(&found[0], &[0.5; MAX_HEAD_DIM], 1e-4);
     }
-    for (isa, size) in Isa::available().flat_map(|isa| [0.0, 1e-25, 1.0, 1e15].map(|size| (isa, size))) {
-        let head = vec![size; MAX_HEAD_DIM];
-        let mut kv = Kv::<u32>::new(MAX_HEAD_DIM, POSITIONS);
+    // All numbers the same, or one of each 64, which is spread to as large ones.
+    let cases = both.into_iter().flat_map(|bits| [1, 64].map(|every| (bits, every)));
+    let cases = cases.flat_map(|(bits, every)| [0.0, 1e-25, 1.0, 1e15].map(|size| (bits, every, size)));
+    for (isa, (bits, every, size)) in
+        Isa::available().flat_map(|isa| cases.clone().map(move |case| (isa, case)))
+    {
+        let of_size = |size: f32| -> Vec<f32> {
+            (0..MAX_HEAD_DIM).map(|idx| if idx % every == 0 { size } else { 0.0 }).collect()
+        };
+        let head = of_size(size);
+        let mut kv = Kv::<u32>::new(MAX_HEAD_DIM, POSITIONS, bits);
         (0..POSITIONS).for_each(|position| kv.keep(isa, position, &head, &head));
         // All scores are the same, and so are all weights.
-        let small = vec![1e-3 / size.max(1.0); MAX_HEAD_DIM];
+        let small = of_size(1e-3 / size.max(1.0));
         let found = kv.attend(isa, &[Query { values: &small, positions: POSITIONS }; 7]);
         for found in found {
-            let expected = vec![f64::from(size); MAX_HEAD_DIM];
+            let expected: Vec<_> = head.iter().map(|&number| f64::from(number)).collect();
             assert_close(&found, &expected, 1e-4 * f64::from(size.clamp(1e-6, 1.0)));
         }
     }
 }
 
-fn check_heads_that_are_no_numbers<E: Kept>() {
+fn check_heads_that_are_no_numbers<E: Kept>(bits: KeyBits) {
     for isa in Isa::available() {
         for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX] {
-            let mut kv = Kv::<E>::new(64, 3);
+            let mut kv = Kv::<E>::new(64, 3, bits);
             kv.keep(isa, 0, &[1.0; 64], &[0.5; 64]);
             kv.keep(isa, 1, &[wrong; 64], &[wrong; 64]);
             let mut one = [0.3; 64];
@@ -576,7 +655,7 @@ fn check_heads_that_are_no_numbers<E: Kept>() {
             assert_eq!(kv.attend(isa, &[alone])[0], found[0], "{isa:?}");
 
             // Another query goes on when this one has seen its last position, a wrong one among them.
-            let mut kv = Kv::<E>::new(64, 129);
+            let mut kv = Kv::<E>::new(64, 129, bits);
             kv.keep(isa, 0, &[wrong; 64], &[0.5; 64]);
             (1..129).for_each(|position| kv.keep(isa, position, &[1.0; 64], &[0.25; 64]));
             let [alone, both] = [128, 129].map(|positions| Query { values: &query, positions });
@@ -589,6 +668,7 @@ fn check_heads_that_are_no_numbers<E: Kept>() {
 
 #[test]
 fn a_head_that_is_no_number_harms_no_other() {
-    check_heads_that_are_no_numbers::<f32>();
-    check_heads_that_are_no_numbers::<u32>();
+    check_heads_that_are_no_numbers::<f32>(KeyBits::default());
+    check_heads_that_are_no_numbers::<u32>(KeyBits::Sixteen);
+    check_heads_that_are_no_numbers::<u32>(KeyBits::Eight);
 }

@@ -1,50 +1,55 @@
-//! Keys kept as whole numbers of 16 bits and values as whole numbers of 8, with a scale for each key and each value.
+//! Keys and values kept as whole numbers, with a scale for each key and each value.
 //!
-//! Both are read as pairs of 16 bits, as are the queries and weights that meet them: products of pairs take half the
-//! instructions of those of floats, and sums of whole numbers are exact in any order. None overflows:
+//! Keys have 16 bits or 8 ([`KeyBits`]), and so have the queries that meet them (`whole_heads.rs`): the instructions take
+//! products of two or four numbers at once, and their sums are exact in any order. Values have 8. They and the weights
+//! that meet them are read as pairs of 16 bits: most weights of a query are a small part of the largest, and of 8 bits
+//! little would be left of them.
 //!
-//! - a key is scaled to a length of 32,767, and so is a query: their product is at most the product of their lengths
-//!   (Cauchy and Schwarz), hardly more than 2^30 when both have been rounded;
-//! - a value's numbers are within 127, the weights of a chunk within 32,767: 128 products are less than 2^30.
+//! What a query finds is a mean of many values, but a score stands alone, and its error becomes a factor: so keys have
+//! 16 bits, but for models that were tried with 8. Weights are rounded to a 65,534th of the largest.
 //!
-//! Values may be rounded more than keys: what a query finds is a mean of many, but a score stands alone, and its error
-//! becomes a factor. Queries are rounded to a 65,534th of their length, weights to a 65,534th of the largest.
+//! No sum of values overflows: their numbers are within 127, the weights of a chunk within 32,767, and 128 products are
+//! less than 2^30.
 //!
-//! The keys of a block are `[head_dim / 2, 16]` units, each two neighbouring dimensions of a position, then 16 scales; its
-//! values are `[8, padded_dim / 2]` units, each two neighbouring dimensions of two neighbouring positions, then 16 scales.
-//! A scale is the bits of an `f32`.
+//! The keys of a block are rows of 16 units, one for each position: two or four neighbouring numbers, those of 8 bits with
+//! 128 added; then 16 scales. Its values are `[8, padded_dim / 2]` units, each two neighbouring dimensions of two
+//! neighbouring positions, then 16 scales. A scale is the bits of an `f32`.
 
 use super::{
     attention::{
-        BLOCKS_PER_CHUNK, CHUNK, Chunk, HeadShape, Keep, Kept, MAX_HEAD_DIM, POSITIONS_PER_BLOCK, Prepared,
-        Scores,
+        BLOCKS_PER_CHUNK, CHUNK, Chunk, HeadShape, Keep, Kept, POSITIONS_PER_BLOCK, Prepared, Scores,
     },
     simd::{LANES, Simd},
+    whole_heads::{Pairs, WholeHead, inverse, to_pairs, vector},
 };
+use crate::model::KeyBits;
 
-/// The length of keys and queries.
-const LENGTH: f32 = 32_767.0;
 /// The largest number of a value.
 const LARGEST_VALUE: f32 = 127.0;
 /// The largest weight.
 const LARGEST_WEIGHT: f32 = 32_767.0;
 const _: () = assert!(LARGEST_VALUE as u64 * LARGEST_WEIGHT as u64 * CHUNK as u64 <= i32::MAX as u64);
-/// Larger numbers are taken to be this large: their squares can still be added.
-const BOUND: f32 = 1e18;
 
 const PAIRS_PER_BLOCK: usize = POSITIONS_PER_BLOCK / 2;
 /// Units of values that are loaded at once.
 const HALF_LINE: usize = LANES / 2;
 
-/// A head as pairs of neighbouring dimensions.
-pub(super) type Pairs = [[u32; LANES / 2]; MAX_HEAD_DIM / LANES];
 /// The weights of a chunk as pairs of neighbouring positions.
 pub(super) type WholeWeights = [[u32; PAIRS_PER_BLOCK]; BLOCKS_PER_CHUNK];
 
+/// Units that a key takes.
+#[inline(always)]
+fn key_rows(shape: HeadShape) -> usize {
+    match shape.key_bits {
+        KeyBits::Sixteen => shape.head_dim.div_ceil(2),
+        KeyBits::Eight => shape.padded_dim / 4,
+    }
+}
+
 impl Kept for u32 {
     #[inline(always)]
-    fn keys_len(head_dim: usize) -> usize {
-        (head_dim.div_ceil(2) + 1) * POSITIONS_PER_BLOCK
+    fn keys_len(shape: HeadShape) -> usize {
+        (key_rows(shape) + 1) * POSITIONS_PER_BLOCK
     }
 
     #[inline(always)]
@@ -53,22 +58,25 @@ impl Kept for u32 {
     }
 
     #[inline(always)]
-    fn keep<S: Simd>(simd: S, Keep { key, value, block, position }: Keep<'_, Self>) {
-        let (keys, values) = block.split_at_mut(Self::keys_len(key.len()));
-        let mut pairs = Pairs::default();
-        let scale = Self::prepare(simd, key, &mut pairs);
+    fn keep<S: Simd>(simd: S, Keep { key, value, block, shape, position }: Keep<'_, Self>) {
+        let (keys, values) = block.split_at_mut(Self::keys_len(shape));
+        let mut whole = WholeHead::new();
+        whole.fill(simd, key, shape.key_bits);
+        // Added to each byte.
+        let sign = if shape.key_bits == KeyBits::Eight { 0x8080_8080 } else { 0 };
         let (rows, _) = keys.as_chunks_mut::<POSITIONS_PER_BLOCK>();
-        let count = key.len().div_ceil(2);
-        for (row, pair) in rows.iter_mut().zip(&pairs.as_flattened()[..count]) {
-            row[position] = *pair;
+        let (scales, rows) = rows.split_last_mut().expect("a block has scales");
+        for (row, numbers) in rows.iter_mut().zip(&whole.numbers) {
+            row[position] = numbers ^ sign;
         }
-        rows[count][position] = scale.to_bits();
+        scales[position] = whole.scale.to_bits();
 
         let mut largest = simd.splat(0.0);
         for idx in 0..value.len().div_ceil(LANES) {
             largest = simd.max(largest, simd.abs(vector(simd, value, idx)));
         }
         let factor = inverse(LARGEST_VALUE, simd.maximum(largest));
+        let mut pairs = Pairs::default();
         to_pairs(simd, value, factor, &mut pairs);
         let (rows, scales) = values.split_at_mut(values.len() - POSITIONS_PER_BLOCK);
         scales[position] = inverse(1.0, factor).to_bits();
@@ -76,23 +84,14 @@ impl Kept for u32 {
         let row = &mut rows[position / 2 * row_len..];
         // The bytes of an even position come before those of the odd one.
         let shift = 8 * (position % 2);
-        for (unit, pair) in row.iter_mut().zip(&pairs.as_flattened()[..count]) {
+        for (unit, pair) in row.iter_mut().zip(&pairs.as_flattened()[..value.len().div_ceil(2)]) {
             *unit = *unit & !(0xff_00ff << shift) | (pair & 0xff_00ff) << shift;
         }
     }
 
     #[inline(always)]
-    fn prepare<S: Simd>(simd: S, values: &[f32], pairs: &mut Pairs) -> f32 {
-        let mut squares = simd.splat(0.0);
-        for idx in 0..values.len().div_ceil(LANES) {
-            let vector = vector(simd, values, idx);
-            squares = simd.mul_add(vector, vector, squares);
-        }
-        // Smaller squares are not what they should be: a length would come out too small, and the numbers too large.
-        let squares = simd.sum(squares);
-        let factor = inverse(LENGTH, if squares > 1e-30 { squares.sqrt() } else { 0.0 });
-        to_pairs(simd, values, factor, pairs);
-        inverse(1.0, factor)
+    fn prepare<S: Simd>(simd: S, values: &[f32], shape: HeadShape, whole: &mut WholeHead) {
+        whole.fill(simd, values, shape.key_bits);
     }
 
     #[inline(always)]
@@ -104,32 +103,53 @@ impl Kept for u32 {
         nth: usize,
         scores: &mut [Scores; QUERIES],
     ) {
-        let pairs = shape.head_dim.div_ceil(2);
+        let n_rows = key_rows(shape);
         let (rows, _) = blocks.as_chunks::<LANES>();
         let block_rows = shape.block_len::<u32>() / LANES;
-        let mut blocks = [&rows[..=pairs]; BLOCKS];
+        let mut blocks = [&rows[..=n_rows]; BLOCKS];
         for (idx, block) in blocks.iter_mut().enumerate() {
-            *block = &rows[idx * block_rows..][..=pairs];
+            *block = &rows[idx * block_rows..][..=n_rows];
         }
         // In one piece of memory, so that one register points to all of them.
-        let numbers = queries.pairs;
+        let whole = queries.whole;
         let mut sums = [[simd.no_pairs(); BLOCKS]; QUERIES];
-        for (pair, keys) in blocks[0][..pairs].iter().enumerate() {
-            let mut keys = [simd.load_pairs(keys); BLOCKS];
-            for idx in 1..BLOCKS {
-                keys[idx] = simd.load_pairs(&blocks[idx][pair]);
+        match shape.key_bits {
+            KeyBits::Sixteen => {
+                for (row, keys) in blocks[0][..n_rows].iter().enumerate() {
+                    let mut keys = [simd.load_pairs(keys); BLOCKS];
+                    for idx in 1..BLOCKS {
+                        keys[idx] = simd.load_pairs(&blocks[idx][row]);
+                    }
+                    for query in 0..QUERIES {
+                        let numbers = simd.splat_pair(whole[query].numbers[row]);
+                        for idx in 0..BLOCKS {
+                            sums[query][idx] = simd.dot_pairs(sums[query][idx], keys[idx], numbers);
+                        }
+                    }
+                }
             }
-            for query in 0..QUERIES {
-                let numbers = simd.splat_pair(numbers[query].as_flattened()[pair]);
-                for idx in 0..BLOCKS {
-                    sums[query][idx] = simd.dot_pairs(sums[query][idx], keys[idx], numbers);
+            KeyBits::Eight => {
+                for query in 0..QUERIES {
+                    sums[query] = [simd.begin_quads(whole[query].start); BLOCKS];
+                }
+                for (row, keys) in blocks[0][..n_rows].iter().enumerate() {
+                    let mut keys = [simd.load_quads(keys); BLOCKS];
+                    for idx in 1..BLOCKS {
+                        keys[idx] = simd.load_quads(&blocks[idx][row]);
+                    }
+                    for query in 0..QUERIES {
+                        let numbers = whole[query].numbers[row];
+                        for idx in 0..BLOCKS {
+                            sums[query][idx] = simd.dot_quad(sums[query][idx], keys[idx], numbers);
+                        }
+                    }
                 }
             }
         }
         for idx in 0..BLOCKS {
-            let scale = simd.load(&blocks[idx][pairs].map(f32::from_bits));
+            let scale = simd.load(&blocks[idx][n_rows].map(f32::from_bits));
             for query in 0..QUERIES {
-                let scale = simd.mul(scale, simd.splat(queries.scales[query]));
+                let scale = simd.mul(scale, simd.splat(whole[query].scale));
                 let (to, _) = scores[query].as_chunks_mut::<LANES>();
                 simd.store(simd.mul(simd.to_floats(sums[query][idx]), scale), &mut to[nth + idx]);
             }
@@ -146,12 +166,12 @@ impl Kept for u32 {
     fn mix<S: Simd, const QUERIES: usize, const VECTORS: usize>(
         simd: S,
         chunk: Chunk<'_, u32, QUERIES>,
-        numbers: &mut [WholeWeights; QUERIES],
+        whole_weights: &mut [WholeWeights; QUERIES],
         output: &mut [f32],
     ) {
         let Chunk { weights, found, blocks, shape } = chunk;
         let row_len = shape.padded_dim / LANES;
-        let (rows, _) = blocks[Self::keys_len(shape.head_dim)..].as_chunks::<HALF_LINE>();
+        let (rows, _) = blocks[Self::keys_len(shape)..].as_chunks::<HALF_LINE>();
         // Between the values of two blocks: scales, and keys.
         let gap = shape.block_len::<u32>() / HALF_LINE - PAIRS_PER_BLOCK * row_len;
         let mut longest = 0;
@@ -164,14 +184,16 @@ impl Kept for u32 {
             let to_whole = inverse(LARGEST_WEIGHT, found.largest);
             (scales[query], factors[query]) = (inverse(1.0, to_whole), found.factor);
             let (weights, _) = weights[query].as_chunks::<LANES>();
-            for (weights, numbers) in weights[..longest.div_ceil(LANES)].iter().zip(&mut numbers[query]) {
+            for (weights, numbers) in weights[..longest.div_ceil(LANES)].iter().zip(&mut whole_weights[query])
+            {
                 *numbers = simd.to_pairs(simd.mul(simd.load(weights), simd.splat(to_whole)));
             }
         }
         let pairs = longest.div_ceil(2);
         let mut dim = 0;
         while dim < row_len {
-            let weighted = Weighted { numbers, scales: &scales, factors: &factors, pairs, row_len, gap };
+            let weighted =
+                Weighted { numbers: whole_weights, scales: &scales, factors: &factors, pairs, row_len, gap };
             if row_len - dim >= VECTORS {
                 weighted.mix::<S, VECTORS>(simd, rows, dim, output);
                 dim += VECTORS;
@@ -229,34 +251,5 @@ impl<const QUERIES: usize> Weighted<'_, QUERIES> {
                 simd.store(simd.mul_add(found, simd.splat(scales[query]), before), to);
             }
         }
-    }
-}
-
-/// `to / from`; nothing is made of what is as good as nothing, or no number.
-#[inline(always)]
-fn inverse(to: f32, from: f32) -> f32 {
-    if from > 1e-30 { to / from } else { 0.0 }
-}
-
-/// The values of a head from `idx * 16` on: zeros behind the last, none beyond [`BOUND`], and what is no number is it.
-#[inline(always)]
-fn vector<S: Simd>(simd: S, values: &[f32], idx: usize) -> S::Floats {
-    let rest = &values[idx * LANES..];
-    let vector = match rest.first_chunk() {
-        Some(whole) => simd.load(whole),
-        None => {
-            let mut padded = [0.0; LANES];
-            padded[..rest.len()].copy_from_slice(rest);
-            simd.load(&padded)
-        }
-    };
-    simd.max(simd.min(vector, simd.splat(BOUND)), simd.splat(-BOUND))
-}
-
-/// The nearest whole numbers to values times `factor`.
-#[inline(always)]
-fn to_pairs<S: Simd>(simd: S, values: &[f32], factor: f32, pairs: &mut Pairs) {
-    for (idx, to) in pairs.iter_mut().enumerate().take(values.len().div_ceil(LANES)) {
-        *to = simd.to_pairs(simd.mul(vector(simd, values, idx), simd.splat(factor)));
     }
 }
