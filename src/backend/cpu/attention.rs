@@ -3,7 +3,7 @@
 use super::{
     batch::{Place, Places},
     cache::KvCache,
-    kernels::{Attend, BLOCK_LEN, Block, Isa, Kept, MAX_HEAD_DIM, Quantise, Query, RmsNorm, Scratch},
+    kernels::{Attend, BLOCK_LEN, Block, Isa, Kept, MAX_HEAD_DIM, Quantise, Query, RmsNorm, Scratch, Turn},
     pool::{Tasks, Tiles},
     rotary::RotaryTable,
     view::{View, ViewMut},
@@ -71,16 +71,25 @@ impl HeadForm {
         Self { norm, pairing: path.pairing }
     }
 
-    fn apply(&self, context: Context<'_>, position: usize, head: &[f32], to: &mut [f32]) {
-        match &self.norm {
+    /// What becomes of a head at a position, times `scale`.
+    fn apply(&self, context: Context<'_>, position: usize, head: &[f32], scale: f32, to: &mut [f32]) {
+        let mut normed;
+        let head = match &self.norm {
             Some((weight, epsilon)) => {
-                let norm = RmsNorm { input: head, weight, epsilon: *epsilon, floats: to, blocks: &mut [] };
+                normed = [0.0; MAX_HEAD_DIM];
+                let floats = &mut normed[..head.len()];
+                let norm = RmsNorm { input: head, weight, epsilon: *epsilon, floats, blocks: &mut [] };
                 context.isa.run(norm);
+                &normed[..head.len()]
             }
-            None => to.copy_from_slice(head),
-        }
-        if let Some(pairing) = self.pairing {
-            context.rotary.turn(to, position, pairing);
+            None => head,
+        };
+        match self.pairing {
+            Some(pairing) => {
+                let [cosines, sines] = context.rotary.turns(position);
+                context.isa.run(Turn { head, cosines, sines, pairing, scale, to });
+            }
+            None => to.iter_mut().zip(head).for_each(|(to, value)| *to = value * scale),
         }
     }
 }
@@ -189,7 +198,7 @@ impl Attention {
                 let (head, memory) = (first_head + row, heads.row(row));
                 for &token in places.part(part) {
                     let place = places.all()[token];
-                    self.key.apply(context, place.position, keys.head(token, head, head_dim), key);
+                    self.key.apply(context, place.position, keys.head(token, head, head_dim), 1.0, key);
                     let memory = &mut memory[shape.block::<E>(place) - cuts[part]..];
                     shape.keep(context.isa, memory, place.position, key, values.head(token, head, head_dim));
                 }
@@ -246,8 +255,7 @@ impl Attention {
                 for (idx, to) in these.clone().zip(turned.chunks_exact_mut(head_dim)) {
                     let (token, head) = (idx / group, kv_head * group + idx % group);
                     let query = queries.head(first + token, head, head_dim);
-                    self.query.apply(context, places[token].position, query, to);
-                    to.iter_mut().for_each(|value| *value *= scale * LOG2_E);
+                    self.query.apply(context, places[token].position, query, scale * LOG2_E, to);
                 }
                 let mut prepared = [Query { values: &turned[..head_dim], positions: 1 }; MAX_QUERIES];
                 for ((idx, values), query) in

@@ -1,6 +1,4 @@
-//! Rotary position embedding of one head.
-
-use crate::model::Pairing;
+//! How far heads are turned at each position.
 
 /// Sines and cosines of every position.
 pub(super) struct RotaryTable {
@@ -24,23 +22,9 @@ impl RotaryTable {
         Self { cosines, sines, pairs: inverse_frequencies.len() }
     }
 
-    /// Turns a head in place.
-    pub(super) fn turn(&self, head: &mut [f32], position: usize, pairing: Pairing) {
+    /// Cosines and sines of a position's pairs.
+    pub(super) fn turns(&self, position: usize) -> [&[f32]; 2] {
         let range = position * self.pairs..(position + 1) * self.pairs;
-        let turns = self.cosines[range.clone()].iter().zip(&self.sines[range]);
-        match pairing {
-            Pairing::Adjacent => {
-                for (pair, (cosine, sine)) in head.as_chunks_mut::<2>().0.iter_mut().zip(turns) {
-                    let [x, y] = *pair;
-                    *pair = [x * cosine - y * sine, x * sine + y * cosine];
-                }
-            }
-            Pairing::Halves => {
-                let (first, second) = head.split_at_mut(self.pairs);
-                for ((x, y), (cosine, sine)) in first.iter_mut().zip(second).zip(turns) {
-                    (*x, *y) = (*x * cosine - *y * sine, *x * sine + *y * cosine);
-                }
-            }
-        }
+        [&self.cosines[range.clone()], &self.sines[range]]
     }
 }

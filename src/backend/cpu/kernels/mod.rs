@@ -23,6 +23,7 @@ mod norm;
 mod portable;
 mod product;
 mod simd;
+mod turn;
 mod whole_heads;
 
 pub(super) use attention::{
@@ -34,6 +35,7 @@ pub(super) use block::{BLOCK_LEN, Block, HALF_LEN, Quantise};
 pub(super) use norm::{Gate, GateBlocks, RmsNorm};
 pub(super) use product::{Finish, FloatProduct, IntegerProduct, LINE_BYTES, MAX_SCALE, output_of};
 pub(super) use simd::{Bf16Bits, Element, HalfBits, Kernel, LANES, Simd};
+pub(super) use turn::Turn;
 
 /// An instruction set that this CPU has.
 #[derive(Clone, Copy, Debug)]
