@@ -3,7 +3,9 @@
 use super::{
     batch::{Place, Places},
     cache::KvCache,
-    kernels::{Attend, BLOCK_LEN, Block, Isa, Kept, MAX_HEAD_DIM, Quantise, Query, RmsNorm, Scratch, Turn},
+    kernels::{
+        Attend, BLOCK_LEN, Block, Cached, Isa, Kept, MAX_HEAD_DIM, Quantise, Query, RmsNorm, Scratch, Turn,
+    },
     pool::{Tasks, Tiles},
     rotary::RotaryTable,
     view::{View, ViewMut},
@@ -186,21 +188,29 @@ impl Attention {
         let heads = cache.heads(self.layer);
         // One token's are written sooner than another thread has heard of it.
         let heads_per_task = if places.all().len() == 1 { heads.rows() } else { 1 };
-        let mut cuts = [heads.columns(); Places::MAX_PARTS + 1];
+        let block_of = |token: usize| shape.block::<E>(places.all()[token]);
+        let row_len = heads.columns();
+        let mut cuts = [row_len; Places::MAX_PARTS + 1];
         for (cut, tokens) in cuts.iter_mut().zip(places.parts()) {
-            *cut = shape.block::<E>(places.all()[tokens[0]]);
+            *cut = block_of(tokens[0]);
         }
         cuts[0] = 0;
+        let first_block = block_of(places.part(0)[0]);
         pool.tiles(heads, heads_per_task, &cuts[..=places.parts().len()], |first_head, part, mut heads| {
             let mut turned = [0.0; MAX_HEAD_DIM];
             let key = &mut turned[..head_dim];
             for row in 0..heads.rows() {
                 let (head, memory) = (first_head + row, heads.row(row));
-                for &token in places.part(part) {
+                for (nth, &token) in places.part(part).iter().enumerate() {
                     let place = places.all()[token];
+                    let block = block_of(token);
+                    // After the last token comes the first one's next head.
+                    let next = places.after(part, nth).map_or(row_len + first_block, block_of);
+                    let ahead = next.wrapping_sub(block).wrapping_mul(size_of::<E>());
                     self.key.apply(context, place.position, keys.head(token, head, head_dim), 1.0, key);
-                    let memory = &mut memory[shape.block::<E>(place) - cuts[part]..];
-                    shape.keep(context.isa, memory, place.position, key, values.head(token, head, head_dim));
+                    let value = values.head(token, head, head_dim);
+                    let memory = &mut memory[block - cuts[part]..];
+                    shape.keep(context.isa, (memory, ahead), place.position, key, value);
                 }
             }
         });
@@ -219,8 +229,26 @@ impl Attention {
         let mut first = 0;
         for run in places.chunk_by(|left, right| left.slot == right.slot) {
             let rows = first..first + run.len();
+            let blocks = cache.slot(self.layer, kv_head, run[0].slot);
+            // The next slot of the tile, or the tile that comes after this one.
+            let (next_head, next_token) = if rows.end < tile.rows() {
+                (kv_head, token + rows.end)
+            } else if kv_head + 1 < self.shape.kv_heads {
+                (kv_head + 1, token)
+            } else {
+                (0, token + rows.end)
+            };
+            let ahead = match context.places.all().get(next_token) {
+                // What several tokens of a slot read is in the caches by the second tile.
+                Some(next) if run.len() == 1 || next.slot != run[0].slot => {
+                    let next = cache.slot(self.layer, next_head, next.slot);
+                    next.as_ptr().addr().wrapping_sub(blocks.as_ptr().addr())
+                }
+                _ => 0,
+            };
+            let cached = Cached { blocks, shape: cache.shape().head, ahead };
             let tile = tile.tile(rows.clone(), 0..tile.columns());
-            self.attend(context, cache, kv_head, run, (queries, token + first), tile);
+            self.attend(context, cached, kv_head, run, (queries, token + first), tile);
             first = rows.end;
         }
     }
@@ -229,7 +257,7 @@ impl Attention {
     fn attend<E: Kept>(
         &self,
         context: Context<'_>,
-        cache: &KvCache<E>,
+        cached: Cached<'_, E>,
         kv_head: usize,
         places: &[Place],
         (queries, first): (Heads<'_>, usize),
@@ -244,9 +272,7 @@ impl Attention {
         }
         let AttentionShape { heads, kv_heads, head_dim, scale } = self.shape;
         let group = heads / kv_heads;
-        let shape = cache.shape().head;
-        let padded_dim = shape.padded_dim;
-        let blocks = cache.slot(self.layer, kv_head, places[0].slot);
+        let padded_dim = cached.shape.padded_dim;
 
         let count = places.len() * group;
         PREPARED.with_borrow_mut(|([turned, found], scratch)| {
@@ -265,7 +291,7 @@ impl Attention {
                 }
                 let queries = &prepared[..these.len()];
                 let found = &mut found[..these.len() * padded_dim];
-                context.isa.run(Attend { queries, blocks, shape, output: found, scratch });
+                context.isa.run(Attend { queries, cached, output: found, scratch });
                 for (idx, found) in these.zip(found.chunks_exact(padded_dim)) {
                     let (token, head) = (idx / group, idx % group);
                     output.row(token)[head * head_dim..][..head_dim].copy_from_slice(&found[..head_dim]);

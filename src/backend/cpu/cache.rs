@@ -148,13 +148,13 @@ impl SlotShape {
     pub(super) fn keep<E: Kept>(
         self,
         isa: Isa,
-        memory: &mut [E],
+        (memory, ahead): (&mut [E], usize),
         position: usize,
         key: &[f32],
         value: &[f32],
     ) {
         let block = &mut memory[..self.head.block_len::<E>()];
         let shape = self.head;
-        isa.run(Keep { key, value, block, shape, position: position % POSITIONS_PER_BLOCK });
+        isa.run(Keep { key, value, block, shape, ahead, position: position % POSITIONS_PER_BLOCK });
     }
 }

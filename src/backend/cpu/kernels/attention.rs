@@ -78,8 +78,8 @@ pub(in crate::backend::cpu) trait Kept:
         scores: &mut [Scores; QUERIES],
     );
 
-    /// Of the values of the first block, in the form that has scales: they go into the weights.
-    fn value_scales<S: Simd>(simd: S, blocks: &[Self], shape: HeadShape) -> Option<S::Floats>;
+    /// Of the first block's values, in the form that has scales: they go into the weights.
+    fn value_scales<S: Simd>(simd: S, cached: Cached<'_, Self>) -> Option<S::Floats>;
 
     /// Multiplies what a chunk's queries have found before with their factors, and adds the chunk's weighted values;
     /// `VECTORS` vectors of the output at a time.
@@ -95,6 +95,8 @@ pub(in crate::backend::cpu) trait Kept:
 pub(in crate::backend::cpu) struct Prepared<'a, const QUERIES: usize> {
     pub(super) values: [&'a [f32]; QUERIES],
     pub(super) whole: &'a [WholeHead; QUERIES],
+    /// As in [`Cached`].
+    pub(super) ahead: usize,
 }
 
 /// A key and a value to be kept.
@@ -105,6 +107,8 @@ pub(in crate::backend::cpu) struct Keep<'a, E> {
     /// The block that they go to.
     pub(in crate::backend::cpu) block: &'a mut [E],
     pub(in crate::backend::cpu) shape: HeadShape,
+    /// How many bytes behind this block the one lies that is written next, which is asked for.
+    pub(in crate::backend::cpu) ahead: usize,
     /// Which one in its block.
     pub(in crate::backend::cpu) position: usize,
 }
@@ -114,6 +118,11 @@ impl<E: Kept> Kernel for Keep<'_, E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        if self.ahead != 0 {
+            for line in self.block.chunks(LANES) {
+                simd.prefetch(line, self.ahead);
+            }
+        }
         E::keep(simd, self);
     }
 }
@@ -123,9 +132,8 @@ pub(in crate::backend::cpu) struct Chunk<'a, E, const QUERIES: usize> {
     /// Times the scales of the values, if they have any.
     pub(super) weights: &'a [Scores; QUERIES],
     pub(super) found: [Found; QUERIES],
-    /// From the chunk's first on.
-    pub(super) blocks: &'a [E],
-    pub(super) shape: HeadShape,
+    /// From the chunk's first block on.
+    pub(super) cached: Cached<'a, E>,
 }
 
 /// What is known of a query's weights in a chunk.
@@ -162,11 +170,20 @@ impl Scratch {
     }
 }
 
+/// The keys and values of one head of one slot.
+#[derive(Clone, Copy)]
+pub(in crate::backend::cpu) struct Cached<'a, E> {
+    pub(in crate::backend::cpu) blocks: &'a [E],
+    pub(in crate::backend::cpu) shape: HeadShape,
+    /// How many bytes behind these blocks those lie that are read next: they are asked for line by line while these are
+    /// read. 0 where it is not known, or not worth it.
+    pub(in crate::backend::cpu) ahead: usize,
+}
+
 /// `softmax(query · keysᵀ * ln 2) · values` for each query.
 pub(in crate::backend::cpu) struct Attend<'a, E> {
     pub(in crate::backend::cpu) queries: &'a [Query<'a>],
-    pub(in crate::backend::cpu) blocks: &'a [E],
-    pub(in crate::backend::cpu) shape: HeadShape,
+    pub(in crate::backend::cpu) cached: Cached<'a, E>,
     /// `[query, padded_dim]`.
     pub(in crate::backend::cpu) output: &'a mut [f32],
     pub(in crate::backend::cpu) scratch: &'a mut Scratch,
@@ -177,7 +194,7 @@ impl<E: Kept> Kernel for Attend<'_, E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { mut queries, blocks, shape, mut output, scratch } = self;
+        let Self { mut queries, cached, mut output, scratch } = self;
         while !queries.is_empty() {
             let together = match queries.len() {
                 6.. => 6,
@@ -185,8 +202,7 @@ impl<E: Kept> Kernel for Attend<'_, E> {
                 len => len,
             };
             let (these, others) = queries.split_at(together);
-            let (to, rest) = output.split_at_mut(together * shape.padded_dim);
-            let cached = Cached { blocks, shape };
+            let (to, rest) = output.split_at_mut(together * cached.shape.padded_dim);
             // Enough sums that none waits for another, and no more than there are registers for.
             match (together, S::ROWS >= 8) {
                 (6, true) => attend::<S, E, 6, 2, 4>(simd, these, cached, to, scratch),
@@ -203,12 +219,6 @@ impl<E: Kept> Kernel for Attend<'_, E> {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Cached<'a, E> {
-    blocks: &'a [E],
-    shape: HeadShape,
-}
-
 /// `QUERIES` queries, `BLOCKS` blocks of keys or `VECTORS` vectors of the values at a time.
 #[inline(always)]
 fn attend<S: Simd, E: Kept, const QUERIES: usize, const BLOCKS: usize, const VECTORS: usize>(
@@ -218,7 +228,7 @@ fn attend<S: Simd, E: Kept, const QUERIES: usize, const BLOCKS: usize, const VEC
     output: &mut [f32],
     scratch: &mut Scratch,
 ) {
-    let Cached { blocks, shape } = cached;
+    let Cached { blocks, shape, ahead } = cached;
     let block_len = shape.block_len::<E>();
     let Scratch { queries: whole, scores, weights } = scratch;
     let whole = whole.first_chunk_mut::<QUERIES>().expect("as many as there may be");
@@ -229,7 +239,7 @@ fn attend<S: Simd, E: Kept, const QUERIES: usize, const BLOCKS: usize, const VEC
         values[query] = queries[query].values;
         E::prepare(simd, values[query], shape, &mut whole[query]);
     }
-    let prepared = Prepared { values, whole };
+    let prepared = Prepared { values, whole, ahead };
     let (mut largest, mut totals) = ([f32::NEG_INFINITY; LANES], [simd.splat(0.0); QUERIES]);
     output.fill(0.0);
     let longest = queries.iter().map(|query| query.positions).max().unwrap_or(0);
@@ -251,8 +261,9 @@ fn attend<S: Simd, E: Kept, const QUERIES: usize, const BLOCKS: usize, const VEC
         for query in 0..QUERIES {
             found[query].seen = queries[query].positions.saturating_sub(first).min(CHUNK);
         }
-        softmax(simd, scores, &mut found, &mut largest, &mut totals, Cached { blocks, shape });
-        let chunk = Chunk { weights: scores, found, blocks, shape };
+        let cached = Cached { blocks, ..cached };
+        softmax(simd, scores, &mut found, &mut largest, &mut totals, cached);
+        let chunk = Chunk { weights: scores, found, cached };
         E::mix::<S, QUERIES, VECTORS>(simd, chunk, weights, output);
     }
     for (output, total) in output.chunks_exact_mut(shape.padded_dim).zip(totals) {
@@ -273,7 +284,7 @@ fn softmax<S: Simd, E: Kept, const QUERIES: usize>(
     found: &mut [Found; QUERIES],
     largest: &mut [f32; LANES],
     totals: &mut [S::Floats; QUERIES],
-    Cached { blocks, shape }: Cached<'_, E>,
+    cached: Cached<'_, E>,
 ) {
     let mut longest = 0;
     for found in &*found {
@@ -314,7 +325,8 @@ fn softmax<S: Simd, E: Kept, const QUERIES: usize>(
 
     let mut maxima = [simd.splat(0.0); QUERIES];
     for idx in 0..n_blocks {
-        let scales = E::value_scales(simd, &blocks[idx * shape.block_len::<E>()..], shape);
+        let blocks = &cached.blocks[idx * cached.shape.block_len::<E>()..];
+        let scales = E::value_scales(simd, Cached { blocks, ..cached });
         for query in 0..QUERIES {
             let scores = &mut scores[query].as_chunks_mut::<LANES>().0[idx];
             let mut weights = exp2(simd, simd.sub(simd.load(scores), references[query]));

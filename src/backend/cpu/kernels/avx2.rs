@@ -220,9 +220,9 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn prefetch(self, bytes: &[u8; 4 * LANES], distance: usize) {
+    fn prefetch<T>(self, line: &[T], distance: usize) {
         // Any address will do: one that is not mapped is not fetched.
-        present!(_mm_prefetch::<_MM_HINT_T1>(bytes.as_ptr().wrapping_add(distance).cast()));
+        present!(_mm_prefetch::<_MM_HINT_T1>(line.as_ptr().wrapping_byte_add(distance).cast()));
     }
 
     #[inline(always)]

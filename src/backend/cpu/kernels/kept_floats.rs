@@ -3,7 +3,7 @@
 //! The keys of a block are `[head_dim, 16]`, its values `[16, padded_dim]`.
 
 use super::{
-    attention::{Chunk, HeadShape, Keep, Kept, POSITIONS_PER_BLOCK, Prepared, Scores},
+    attention::{Cached, Chunk, HeadShape, Keep, Kept, POSITIONS_PER_BLOCK, Prepared, Scores},
     kept_whole::WholeWeights,
     simd::{LANES, Simd},
     whole_heads::WholeHead,
@@ -21,7 +21,7 @@ impl Kept for f32 {
     }
 
     #[inline(always)]
-    fn keep<S: Simd>(_simd: S, Keep { key, value, block, shape, position }: Keep<'_, Self>) {
+    fn keep<S: Simd>(_simd: S, Keep { key, value, block, shape, position, .. }: Keep<'_, Self>) {
         let (keys, values) = block.split_at_mut(Self::keys_len(shape));
         for (to, key) in keys.chunks_exact_mut(POSITIONS_PER_BLOCK).zip(key) {
             to[position] = *key;
@@ -58,6 +58,7 @@ impl Kept for f32 {
             let mut keys = [simd.splat(0.0); BLOCKS];
             for idx in 0..BLOCKS {
                 keys[idx] = simd.load(&blocks[idx][dim]);
+                simd.prefetch(&blocks[idx][dim], queries.ahead);
             }
             for query in 0..QUERIES {
                 let value = simd.splat(values[query][dim]);
@@ -75,7 +76,7 @@ impl Kept for f32 {
     }
 
     #[inline(always)]
-    fn value_scales<S: Simd>(_simd: S, _blocks: &[f32], _shape: HeadShape) -> Option<S::Floats> {
+    fn value_scales<S: Simd>(_simd: S, _cached: Cached<'_, f32>) -> Option<S::Floats> {
         None
     }
 
@@ -87,8 +88,8 @@ impl Kept for f32 {
         output: &mut [f32],
     ) {
         let mut dim = 0;
-        while dim < chunk.shape.padded_dim {
-            if chunk.shape.padded_dim - dim >= VECTORS * LANES {
+        while dim < chunk.cached.shape.padded_dim {
+            if chunk.cached.shape.padded_dim - dim >= VECTORS * LANES {
                 mix_vectors::<S, QUERIES, VECTORS>(simd, &chunk, dim, output);
                 dim += VECTORS * LANES;
             } else {
@@ -107,7 +108,7 @@ fn mix_vectors<S: Simd, const QUERIES: usize, const VECTORS: usize>(
     dim: usize,
     output: &mut [f32],
 ) {
-    let Chunk { weights, found, blocks, shape } = chunk;
+    let Chunk { weights, found, cached: Cached { blocks, shape, ahead } } = chunk;
     let row_len = shape.padded_dim / LANES;
     let (rows, _) = blocks.as_chunks::<LANES>();
     // Rows of keys come before those of a block's values.
@@ -132,6 +133,7 @@ fn mix_vectors<S: Simd, const QUERIES: usize, const VECTORS: usize>(
         let mut values = [simd.splat(0.0); VECTORS];
         for idx in 0..VECTORS {
             values[idx] = simd.load(&stored[idx]);
+            simd.prefetch(&stored[idx], *ahead);
         }
         for query in 0..QUERIES {
             let weight = simd.splat(weights[query][position]);

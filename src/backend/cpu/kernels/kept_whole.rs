@@ -17,7 +17,7 @@
 
 use super::{
     attention::{
-        BLOCKS_PER_CHUNK, CHUNK, Chunk, HeadShape, Keep, Kept, POSITIONS_PER_BLOCK, Prepared, Scores,
+        BLOCKS_PER_CHUNK, CHUNK, Cached, Chunk, HeadShape, Keep, Kept, POSITIONS_PER_BLOCK, Prepared, Scores,
     },
     simd::{LANES, Simd},
     whole_heads::{Pairs, WholeHead, inverse, to_pairs, vector},
@@ -58,7 +58,7 @@ impl Kept for u32 {
     }
 
     #[inline(always)]
-    fn keep<S: Simd>(simd: S, Keep { key, value, block, shape, position }: Keep<'_, Self>) {
+    fn keep<S: Simd>(simd: S, Keep { key, value, block, shape, position, .. }: Keep<'_, Self>) {
         let (keys, values) = block.split_at_mut(Self::keys_len(shape));
         let mut whole = WholeHead::new();
         whole.fill(simd, key, shape.key_bits);
@@ -111,7 +111,7 @@ impl Kept for u32 {
             *block = &rows[idx * block_rows..][..=n_rows];
         }
         // In one piece of memory, so that one register points to all of them.
-        let whole = queries.whole;
+        let (whole, ahead) = (queries.whole, queries.ahead);
         let mut sums = [[simd.no_pairs(); BLOCKS]; QUERIES];
         match shape.key_bits {
             KeyBits::Sixteen => {
@@ -119,6 +119,9 @@ impl Kept for u32 {
                     let mut keys = [simd.load_pairs(keys); BLOCKS];
                     for idx in 1..BLOCKS {
                         keys[idx] = simd.load_pairs(&blocks[idx][row]);
+                    }
+                    for block in &blocks {
+                        simd.prefetch(&block[row], ahead);
                     }
                     for query in 0..QUERIES {
                         let numbers = simd.splat_pair(whole[query].numbers[row]);
@@ -137,6 +140,9 @@ impl Kept for u32 {
                     for idx in 1..BLOCKS {
                         keys[idx] = simd.load_quads(&blocks[idx][row]);
                     }
+                    for block in &blocks {
+                        simd.prefetch(&block[row], ahead);
+                    }
                     for query in 0..QUERIES {
                         let numbers = whole[query].numbers[row];
                         for idx in 0..BLOCKS {
@@ -148,6 +154,7 @@ impl Kept for u32 {
         }
         for idx in 0..BLOCKS {
             let scale = simd.load(&blocks[idx][n_rows].map(f32::from_bits));
+            simd.prefetch(&blocks[idx][n_rows], ahead);
             for query in 0..QUERIES {
                 let scale = simd.mul(scale, simd.splat(whole[query].scale));
                 let (to, _) = scores[query].as_chunks_mut::<LANES>();
@@ -157,9 +164,12 @@ impl Kept for u32 {
     }
 
     #[inline(always)]
-    fn value_scales<S: Simd>(simd: S, blocks: &[u32], shape: HeadShape) -> Option<S::Floats> {
+    fn value_scales<S: Simd>(simd: S, cached: Cached<'_, u32>) -> Option<S::Floats> {
+        let Cached { blocks, shape, ahead } = cached;
         let scales = blocks[..shape.block_len::<u32>()].last_chunk::<POSITIONS_PER_BLOCK>();
-        Some(simd.load(&scales.expect("a block ends with them").map(f32::from_bits)))
+        let scales = scales.expect("a block ends with them");
+        simd.prefetch(scales, ahead);
+        Some(simd.load(&scales.map(f32::from_bits)))
     }
 
     #[inline(always)]
@@ -169,7 +179,7 @@ impl Kept for u32 {
         whole_weights: &mut [WholeWeights; QUERIES],
         output: &mut [f32],
     ) {
-        let Chunk { weights, found, blocks, shape } = chunk;
+        let Chunk { weights, found, cached: Cached { blocks, shape, ahead } } = chunk;
         let row_len = shape.padded_dim / LANES;
         let (rows, _) = blocks[Self::keys_len(shape)..].as_chunks::<HALF_LINE>();
         // Between the values of two blocks: scales, and keys.
@@ -192,8 +202,15 @@ impl Kept for u32 {
         let pairs = longest.div_ceil(2);
         let mut dim = 0;
         while dim < row_len {
-            let weighted =
-                Weighted { numbers: whole_weights, scales: &scales, factors: &factors, pairs, row_len, gap };
+            let weighted = Weighted {
+                numbers: whole_weights,
+                scales: &scales,
+                factors: &factors,
+                pairs,
+                row_len,
+                gap,
+                ahead,
+            };
             if row_len - dim >= VECTORS {
                 weighted.mix::<S, VECTORS>(simd, rows, dim, output);
                 dim += VECTORS;
@@ -214,6 +231,7 @@ struct Weighted<'a, const QUERIES: usize> {
     row_len: usize,
     /// Half lines between the values of two blocks.
     gap: usize,
+    ahead: usize,
 }
 
 impl<const QUERIES: usize> Weighted<'_, QUERIES> {
@@ -226,7 +244,7 @@ impl<const QUERIES: usize> Weighted<'_, QUERIES> {
         first: usize,
         output: &mut [f32],
     ) {
-        let &Self { numbers, scales, factors, pairs, row_len, gap } = self;
+        let &Self { numbers, scales, factors, pairs, row_len, gap, ahead } = self;
         let mut sums = [[simd.no_pairs(); VECTORS]; QUERIES];
         // One loop, not one of blocks and one of pairs: the sums would leave their registers between the two.
         for pair in 0..pairs {
@@ -234,6 +252,9 @@ impl<const QUERIES: usize> Weighted<'_, QUERIES> {
             let mut values = [simd.load_byte_pairs(&row[0]); VECTORS];
             for idx in 1..VECTORS {
                 values[idx] = simd.load_byte_pairs(&row[idx]);
+            }
+            for line in row.chunks(2) {
+                simd.prefetch(line, ahead);
             }
             for query in 0..QUERIES {
                 let numbers = simd.splat_pair(numbers[query].as_flattened()[pair]);

@@ -193,9 +193,9 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn prefetch(self, bytes: &[u8; 4 * LANES], distance: usize) {
+    fn prefetch<T>(self, line: &[T], distance: usize) {
         // Any address will do: one that is not mapped is not fetched.
-        let address = bytes.as_ptr().wrapping_add(distance);
+        let address = line.as_ptr().wrapping_byte_add(distance);
         present!(asm!("prfm pldl2keep, [{}]", in(reg) address, options(nostack, readonly, preserves_flags)));
     }
 

@@ -135,7 +135,7 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn prefetch(self, _bytes: &[u8; 4 * LANES], _distance: usize) {}
+    fn prefetch<T>(self, _line: &[T], _distance: usize) {}
 
     #[inline(always)]
     fn low_nibbles(self, bytes: [u8; 4 * LANES]) -> [u8; 4 * LANES] {

@@ -73,7 +73,7 @@ pub(in crate::backend::cpu) trait Simd: Copy {
     fn load_bytes(self, bytes: &[u8; 4 * LANES]) -> Self::Bytes;
     /// Has the cache line fetched into the second cache that lies so many bytes behind these, if there is one. On its way
     /// into the first one it would hold up those that are wanted now.
-    fn prefetch(self, bytes: &[u8; 4 * LANES], distance: usize);
+    fn prefetch<T>(self, line: &[T], distance: usize);
     /// The low four bits of each byte.
     fn low_nibbles(self, bytes: Self::Bytes) -> Self::Bytes;
     /// The high four bits of each byte.

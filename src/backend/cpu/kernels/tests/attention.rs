@@ -1,11 +1,16 @@
 //! Attention over kept keys and values.
 
 use super::{
-    super::{Attend, HeadShape, Isa, Keep, Kept, LANES, MAX_HEAD_DIM, POSITIONS_PER_BLOCK, Query, Scratch},
+    super::{
+        Attend, Cached, HeadShape, Isa, Keep, Kept, LANES, MAX_HEAD_DIM, POSITIONS_PER_BLOCK, Query, Scratch,
+    },
     assert_close, noise,
 };
 use crate::model::KeyBits;
 use std::cell::RefCell;
+
+/// What is asked for may lie anywhere, or nowhere.
+const AHEAD: usize = usize::MAX / 3;
 
 /// Keys and values of one head, kept position by position.
 struct Kv<E> {
@@ -25,7 +30,7 @@ impl<E: Kept> Kv<E> {
     fn keep(&mut self, isa: Isa, position: usize, key: &[f32], value: &[f32]) {
         let (shape, len) = (self.shape, self.shape.block_len::<E>());
         let block = &mut self.blocks[position / POSITIONS_PER_BLOCK * len..][..len];
-        isa.run(Keep { key, value, block, shape, position: position % POSITIONS_PER_BLOCK });
+        isa.run(Keep { key, value, block, shape, ahead: AHEAD, position: position % POSITIONS_PER_BLOCK });
     }
 
     /// What each query finds, as wide as the head.
@@ -34,7 +39,8 @@ impl<E: Kept> Kv<E> {
         let HeadShape { head_dim, padded_dim, .. } = *shape;
         let mut output = vec![f32::NAN; queries.len() * padded_dim];
         let scratch = &mut scratch.borrow_mut();
-        isa.run(Attend { queries, blocks, shape: *shape, output: &mut output, scratch });
+        let cached = Cached { blocks, shape: *shape, ahead: AHEAD };
+        isa.run(Attend { queries, cached, output: &mut output, scratch });
         output.chunks_exact(padded_dim).map(|found| found[..head_dim].to_vec()).collect()
     }
 }
