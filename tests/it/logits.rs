@@ -212,7 +212,8 @@ fn groupings_do_not_change_a_bit_of_tiny_models() {
         }
     }
     for tensor_type in TensorType::ALL {
-        check_groupings("cpu", &fixture(&format!("gguf-{tensor_type}.gguf")), WeightsForm::Stored, 70);
+        // Past a chunk of attention.
+        check_groupings("cpu", &fixture(&format!("gguf-{tensor_type}.gguf")), WeightsForm::Stored, 150);
     }
 }
 

@@ -183,36 +183,10 @@ impl Attention {
         values: Heads<'_>,
     ) {
         let head_dim = self.shape.head_dim;
-        let shape = cache.shape();
-        let places = context.places;
-        let heads = cache.heads(self.layer);
-        // One token's are written sooner than another thread has heard of it.
-        let heads_per_task = if places.all().len() == 1 { heads.rows() } else { 1 };
-        let block_of = |token: usize| shape.block::<E>(places.all()[token]);
-        let row_len = heads.columns();
-        let mut cuts = [row_len; Places::MAX_PARTS + 1];
-        for (cut, tokens) in cuts.iter_mut().zip(places.parts()) {
-            *cut = block_of(tokens[0]);
-        }
-        cuts[0] = 0;
-        let first_block = block_of(places.part(0)[0]);
-        pool.tiles(heads, heads_per_task, &cuts[..=places.parts().len()], |first_head, part, mut heads| {
-            let mut turned = [0.0; MAX_HEAD_DIM];
-            let key = &mut turned[..head_dim];
-            for row in 0..heads.rows() {
-                let (head, memory) = (first_head + row, heads.row(row));
-                for (nth, &token) in places.part(part).iter().enumerate() {
-                    let place = places.all()[token];
-                    let block = block_of(token);
-                    // After the last token comes the first one's next head.
-                    let next = places.after(part, nth).map_or(row_len + first_block, block_of);
-                    let ahead = next.wrapping_sub(block).wrapping_mul(size_of::<E>());
-                    self.key.apply(context, place.position, keys.head(token, head, head_dim), 1.0, key);
-                    let value = values.head(token, head, head_dim);
-                    let memory = &mut memory[block - cuts[part]..];
-                    shape.keep(context.isa, (memory, ahead), place.position, key, value);
-                }
-            }
+        cache.write(context.isa, pool, self.layer, context.places, |token, head, key| {
+            let position = context.places.all()[token].position;
+            self.key.apply(context, position, keys.head(token, head, head_dim), 1.0, key);
+            values.head(token, head, head_dim)
         });
     }
 
@@ -229,7 +203,6 @@ impl Attention {
         let mut first = 0;
         for run in places.chunk_by(|left, right| left.slot == right.slot) {
             let rows = first..first + run.len();
-            let blocks = cache.slot(self.layer, kv_head, run[0].slot);
             // The next slot of the tile, or the tile that comes after this one.
             let (next_head, next_token) = if rows.end < tile.rows() {
                 (kv_head, token + rows.end)
@@ -238,15 +211,13 @@ impl Attention {
             } else {
                 (0, token + rows.end)
             };
-            let ahead = match context.places.all().get(next_token) {
+            let mut cached = cache.read(self.layer, kv_head, run[0].slot);
+            if let Some(next) = context.places.all().get(next_token)
                 // What several tokens of a slot read is in the caches by the second tile.
-                Some(next) if run.len() == 1 || next.slot != run[0].slot => {
-                    let next = cache.slot(self.layer, next_head, next.slot);
-                    next.as_ptr().addr().wrapping_sub(blocks.as_ptr().addr())
-                }
-                _ => 0,
-            };
-            let cached = Cached { blocks, shape: cache.shape().head, ahead };
+                && (run.len() == 1 || next.slot != run[0].slot)
+            {
+                cached.ask_for(cache.read(self.layer, next_head, next.slot));
+            }
             let tile = tile.tile(rows.clone(), 0..tile.columns());
             self.attend(context, cached, kv_head, run, (queries, token + first), tile);
             first = rows.end;

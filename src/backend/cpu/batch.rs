@@ -27,7 +27,7 @@ pub(super) struct Places {
 impl Places {
     /// Keys and values are written in no more parts than this: enough that of several sequences, or of a long prompt,
     /// each thread has about as many.
-    pub(super) const MAX_PARTS: usize = 4;
+    const MAX_PARTS: usize = 4;
 
     pub(super) fn fill(&mut self, places: impl Iterator<Item = Place>) {
         let Self { of_tokens, sorted, cuts } = self;
@@ -59,7 +59,7 @@ impl Places {
         &self.of_tokens
     }
 
-    /// The tokens of each part, in the order of their places; no part is empty.
+    /// The tokens of each part, in the order of their places; no part is empty, and no block of positions in two.
     pub(super) fn parts(&self) -> impl ExactSizeIterator<Item = &[usize]> {
         self.cuts.windows(2).map(|cuts| &self.sorted[cuts[0]..cuts[1]])
     }

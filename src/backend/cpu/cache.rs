@@ -1,16 +1,28 @@
 //! The KV cache: keys and values of every slot, in memory that is asked for once and touched as
 //! positions fill up.
+//!
+//! A step reads a piece of it for each head of each sequence, one far from the other, so it is in huge pages: to look up a
+//! small one takes as long as to read a part of the piece. For huge pages to be full, what is in use lies together, the
+//! first [`CHUNK`] positions of all slots before the next: `[chunk, slot, layer, head]`, each the blocks of a chunk.
+
+#![expect(unsafe_code, reason = "mapped bytes are read as numbers, and tasks write blocks of their own")]
 
 use super::{
-    batch::Place,
-    kernels::{HeadShape, Isa, Keep, Kept, LANES, POSITIONS_PER_BLOCK},
+    batch::{Place, Places},
+    kernels::{
+        BLOCKS_PER_CHUNK, CHUNK, Cached, HeadShape, Isa, Keep, Kept, MAX_HEAD_DIM, POSITIONS_PER_BLOCK,
+    },
     matrix::Matrix,
+    packed::huge_pages,
+    pool::Tasks,
     view::ViewMut,
 };
 use crate::{
     backend::Slot,
     model::{CacheShape, Model},
 };
+use memmap2::MmapMut;
+use std::marker::PhantomData;
 
 /// Keys and values are kept as precisely as the matrices of the file are, or as its manifest says.
 pub(super) enum Cache {
@@ -44,26 +56,20 @@ impl Cache {
     }
 }
 
-/// One layer's keys and values for each layer of the model.
+/// The keys and values of all slots.
 pub(super) struct KvCache<E> {
-    layers: Vec<Layer<E>>,
-    shape: SlotShape,
-    slots: usize,
-    kv_heads: usize,
+    memory: MmapMut,
+    layout: Layout,
+    units: PhantomData<E>,
 }
 
-struct Layer<E> {
-    units: Vec<E>,
-    /// Where a cache line begins.
-    start: usize,
-}
-
-/// The memory of one head of one slot.
+/// What lies where.
 #[derive(Clone, Copy)]
-pub(super) struct SlotShape {
-    pub(super) head: HeadShape,
-    /// The context in blocks of positions.
-    blocks: usize,
+struct Layout {
+    layers: usize,
+    kv_heads: usize,
+    slots: usize,
+    head: HeadShape,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -78,83 +84,170 @@ pub(in crate::backend) struct NoMemory {
 impl<E: Kept> KvCache<E> {
     fn new(shape: CacheShape, head: HeadShape, slots: usize, context_len: usize) -> Result<Self, NoMemory> {
         let CacheShape { layers, kv_heads, .. } = shape;
-        let no_memory = NoMemory { slots, context_len };
-        let blocks = context_len.div_ceil(POSITIONS_PER_BLOCK);
-        let sizes = [blocks, head.block_len::<E>(), slots, kv_heads];
-        let layer_len = sizes.into_iter().try_fold(1usize, usize::checked_mul);
-        let layer_len = layer_len.and_then(|len| len.checked_add(LANES));
-        // Asked for whole at first and given back: `vec!` of zeros takes fresh pages without writing to
-        // them, but ends the process where there are none.
-        let fits = |len: usize| Vec::<E>::new().try_reserve_exact(len).is_ok();
-        let total = layer_len.and_then(|len| len.checked_mul(layers));
-        let (Some(layer_len), true) = (layer_len, total.is_some_and(fits)) else { return Err(no_memory) };
-        let layers = (0..layers).map(|_| Layer::new(layer_len)).collect();
-        Ok(Self { layers, shape: SlotShape { head, blocks }, slots, kv_heads })
+        let layout = Layout { layers, kv_heads, slots, head };
+        let sizes =
+            [context_len.div_ceil(CHUNK), slots, layers, kv_heads, layout.chunk_len::<E>(), size_of::<E>()];
+        let bytes = sizes.into_iter().try_fold(1usize, usize::checked_mul);
+        let memory = bytes.and_then(|bytes| huge_pages(bytes).ok());
+        let memory = memory.ok_or(NoMemory { slots, context_len })?;
+        Ok(Self { memory, layout, units: PhantomData })
     }
 
-    pub(super) fn shape(&self) -> SlotShape {
-        self.shape
+    fn units(&self) -> &[E] {
+        let (start, len) = (self.memory.as_ptr().cast(), self.memory.len() / size_of::<E>());
+        // SAFETY: a mapping begins with a page, and any four bytes are a `u32` and an `f32`, all that is kept.
+        unsafe { std::slice::from_raw_parts(start, len) }
     }
 
-    /// A row for each key-value head, in it the memory of each slot.
-    pub(super) fn heads(&mut self, layer: usize) -> ViewMut<'_, E> {
-        let Layer { units, start } = &mut self.layers[layer];
-        ViewMut::new(&mut units[*start..], self.kv_heads, self.slots * self.shape.len::<E>())
+    fn units_mut(&mut self) -> &mut [E] {
+        let (start, len) = (self.memory.as_mut_ptr().cast(), self.memory.len() / size_of::<E>());
+        // SAFETY: as in `units`; `&mut self` lends them out once.
+        unsafe { std::slice::from_raw_parts_mut(start, len) }
     }
 
-    /// The memory of one head of one slot.
-    pub(super) fn slot(&self, layer: usize, head: usize, slot: Slot) -> &[E] {
-        let Layer { units, start } = &self.layers[layer];
-        &units[start + self.place(head, slot)..][..self.shape.len::<E>()]
+    /// The keys and values of one head of one slot.
+    pub(super) fn read(&self, layer: usize, head: usize, slot: Slot) -> Cached<'_, E> {
+        let layout = self.layout;
+        let begin = layout.block::<E>(layer, head, Place { slot, position: 0 });
+        let chunk_stride = layout.slots * layout.slot_len::<E>();
+        Cached { blocks: &self.units()[begin..], shape: layout.head, chunk_stride, ahead: 0 }
     }
 
-    /// Where the memory of one head of one slot begins in a layer's.
-    fn place(&self, head: usize, slot: Slot) -> usize {
-        (head * self.slots + slot.0) * self.shape.len::<E>()
+    /// Keeps the key and the value of each token of a step for each head of a layer: `head_of` has the token and the head,
+    /// fills in the key and gives the value.
+    pub(super) fn write<'a>(
+        &mut self,
+        isa: Isa,
+        pool: &mut impl Tasks,
+        layer: usize,
+        places: &Places,
+        head_of: impl Fn(usize, usize, &mut [f32]) -> &'a [f32] + Sync,
+    ) {
+        let layout = self.layout;
+        let Layout { kv_heads, head: shape, .. } = layout;
+        let block_of = |head: usize, token: usize| layout.block::<E>(layer, head, places.all()[token]);
+        // One token's are written sooner than another thread has heard of it.
+        let heads_per_task = if places.all().len() == 1 { kv_heads } else { 1 };
+        let parts = places.parts().len();
+        let units = self.units_mut();
+        let len = units.len();
+        let units = ViewMut::new(units, 1, len);
+        pool.run(kv_heads / heads_per_task * parts, &|idx| {
+            let (first_head, part) = (idx / parts * heads_per_task, idx % parts);
+            let mut key = [0.0; MAX_HEAD_DIM];
+            let key = &mut key[..shape.head_dim];
+            for head in first_head..first_head + heads_per_task {
+                for (nth, &token) in places.part(part).iter().enumerate() {
+                    let value = head_of(token, head, key);
+                    let start = block_of(head, token);
+                    // After the last token comes the first one's next head.
+                    let next = match places.after(part, nth) {
+                        Some(token) => block_of(head, token),
+                        None => block_of(head + 1, places.part(0)[0]),
+                    };
+                    let ahead = next.wrapping_sub(start).wrapping_mul(size_of::<E>());
+                    // SAFETY: each task runs once and has a part of the places, or a head, that no other has; no block of
+                    // places is in two parts, and those of different places are different memory (`Layout::block`).
+                    let mut block =
+                        unsafe { units.tile_unchecked(0..1, start..start + shape.block_len::<E>()) };
+                    let (block, position) =
+                        (block.row(0), places.all()[token].position % POSITIONS_PER_BLOCK);
+                    isa.run(Keep { key, value, block, shape, ahead, position });
+                }
+            }
+        });
     }
 
     fn copy_prefix(&mut self, from: Slot, to: Slot, len: usize) {
-        let used = len.div_ceil(POSITIONS_PER_BLOCK) * self.shape.head.block_len::<E>();
-        for head in 0..self.kv_heads {
-            let [from, to] = [from, to].map(|slot| self.place(head, slot));
-            for Layer { units, start } in &mut self.layers {
-                units.copy_within(*start + from..*start + from + used, *start + to);
+        let layout = self.layout;
+        let chunk_len = layout.chunk_len::<E>();
+        for position in (0..len).step_by(CHUNK) {
+            let used =
+                (len - position).min(CHUNK).div_ceil(POSITIONS_PER_BLOCK) * layout.head.block_len::<E>();
+            let [from, to] = [from, to].map(|slot| layout.block::<E>(0, 0, Place { slot, position }));
+            for offset in (0..layout.slot_len::<E>()).step_by(chunk_len) {
+                self.units_mut().copy_within(from + offset..from + offset + used, to + offset);
             }
         }
     }
 }
 
-impl<E: Kept> Layer<E> {
-    /// `len` units, some of which lie before the start.
-    fn new(len: usize) -> Self {
-        const CACHE_LINE: usize = 64;
-        let units = vec![E::default(); len];
-        let start = units.as_ptr().align_offset(CACHE_LINE).min(LANES);
-        Self { units, start }
+impl Layout {
+    /// Units of one head's chunk.
+    fn chunk_len<E: Kept>(self) -> usize {
+        BLOCKS_PER_CHUNK * self.head.block_len::<E>()
+    }
+
+    /// Units of a slot's chunk.
+    fn slot_len<E: Kept>(self) -> usize {
+        self.layers * self.kv_heads * self.chunk_len::<E>()
+    }
+
+    /// Where the block of a place begins. No two blocks overlap, if their layers and heads are those of the model.
+    ///
+    /// # Panics
+    /// If there is no such slot.
+    fn block<E: Kept>(self, layer: usize, head: usize, place: Place) -> usize {
+        let Place { slot, position } = place;
+        assert!(slot.0 < self.slots, "the cache has {} slots", self.slots);
+        (position / CHUNK * self.slots + slot.0) * self.slot_len::<E>()
+            + (layer * self.kv_heads + head) * self.chunk_len::<E>()
+            + position % CHUNK / POSITIONS_PER_BLOCK * self.head.block_len::<E>()
     }
 }
 
-impl SlotShape {
-    pub(super) fn len<E: Kept>(&self) -> usize {
-        self.blocks * self.head.block_len::<E>()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::KeyBits;
+
+    fn cache() -> KvCache<f32> {
+        let shape = CacheShape { layers: 2, kv_heads: 3, head_dim: 5 };
+        let head = HeadShape::new(shape.head_dim, KeyBits::Sixteen);
+        KvCache::new(shape, head, 4, 2 * CHUNK + 1).unwrap()
     }
 
-    /// Where in the memory of one head the block of a place begins.
-    pub(super) fn block<E: Kept>(self, place: Place) -> usize {
-        place.slot.0 * self.len::<E>() + place.position / POSITIONS_PER_BLOCK * self.head.block_len::<E>()
+    /// Layers, heads and slots, and the positions with which blocks begin.
+    fn blocks() -> impl Iterator<Item = (usize, usize, Place)> {
+        let heads = (0..2).flat_map(|layer| (0..3).map(move |head| (layer, head)));
+        let places = (0..4).flat_map(|slot| {
+            let positions = (0..3 * CHUNK).step_by(POSITIONS_PER_BLOCK);
+            positions.map(move |position| Place { slot: Slot(slot), position })
+        });
+        heads.flat_map(move |(layer, head)| places.clone().map(move |place| (layer, head, place)))
     }
 
-    /// Keeps the key and the value of a position in its block, which `memory` begins with.
-    pub(super) fn keep<E: Kept>(
-        self,
-        isa: Isa,
-        (memory, ahead): (&mut [E], usize),
-        position: usize,
-        key: &[f32],
-        value: &[f32],
-    ) {
-        let block = &mut memory[..self.head.block_len::<E>()];
-        let shape = self.head;
-        isa.run(Keep { key, value, block, shape, ahead, position: position % POSITIONS_PER_BLOCK });
+    #[test]
+    fn each_block_has_its_own_memory() {
+        let cache = cache();
+        let starts = blocks().map(|(layer, head, place)| cache.layout.block::<f32>(layer, head, place));
+        let mut starts: Vec<_> = starts.collect();
+        starts.sort_unstable();
+        let block_len = cache.layout.head.block_len::<f32>();
+        assert!(starts.into_iter().eq((0..cache.units().len()).step_by(block_len)));
+    }
+
+    #[test]
+    #[should_panic(expected = "the cache has 4 slots")]
+    fn a_slot_that_is_none_has_no_memory() {
+        cache().read(0, 0, Slot(4));
+    }
+
+    #[test]
+    fn a_prefix_is_copied_with_whole_blocks_and_no_more() {
+        let mut cache = cache();
+        for (idx, unit) in cache.units_mut().iter_mut().enumerate() {
+            *unit = idx as f32;
+        }
+        let len = CHUNK + POSITIONS_PER_BLOCK + 1;
+        cache.copy_prefix(Slot(1), Slot(3), len);
+        let layout = cache.layout;
+        for (layer, head, place) in blocks() {
+            let copied = place.slot == Slot(3) && place.position < len;
+            let from = Place { slot: if copied { Slot(1) } else { place.slot }, ..place };
+            let [here, there] = [place, from].map(|place| layout.block::<f32>(layer, head, place));
+            let block = &cache.units()[here..][..layout.head.block_len::<f32>()];
+            assert!(block.iter().zip(there..).all(|(unit, idx)| *unit == idx as f32), "{place:?}");
+        }
     }
 }

@@ -23,13 +23,18 @@ pub(super) struct PackedBytes {
     range: Range<usize>,
 }
 
+/// So many bytes of zeros, in huge pages where there are any: without them it is slower, not wrong.
+pub(super) fn huge_pages(len: usize) -> std::io::Result<MmapMut> {
+    let memory = MmapMut::map_anon(len)?;
+    #[cfg(target_os = "linux")]
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    Ok(memory)
+}
+
 impl PackedMemory {
     /// Room for pieces of these sizes.
     pub(super) fn new(sizes: impl Iterator<Item = usize>) -> std::io::Result<Self> {
-        let memory = MmapMut::map_anon(sizes.map(|size| size.next_multiple_of(ALIGNMENT)).sum())?;
-        // Only a wish: without huge pages it is slower, not wrong.
-        #[cfg(target_os = "linux")]
-        let _ = memory.advise(memmap2::Advice::HugePage);
+        let memory = huge_pages(sizes.map(|size| size.next_multiple_of(ALIGNMENT)).sum())?;
         Ok(Self { memory, used: 0, finished: Arc::default() })
     }
 

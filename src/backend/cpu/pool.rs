@@ -27,7 +27,7 @@ const ROUNDS_BEFORE_YIELD: u32 = 2_000;
 
 /// Whoever shares out the tasks of a stage.
 pub(in crate::backend) trait Tasks {
-    /// Runs `task` for all of `0..tasks`, and returns when all are done.
+    /// Runs `task` for all of `0..tasks`, for each once, and returns when all are done.
     fn run(&mut self, tasks: usize, task: &(dyn Fn(usize) + Sync));
 }
 

@@ -5,8 +5,8 @@
 //! positions: what a query finds depends on its own positions alone.
 //!
 //! Keys and values are kept in blocks of sixteen positions, the values behind their keys, in one of two
-//! forms ([`Kept`]): what a query reads is one piece of memory, since to begin another takes as long as to
-//! read ten kilobytes.
+//! forms ([`Kept`]): what a query reads of a chunk is one piece of memory, since to begin another takes as long
+//! as to read ten kilobytes. The pieces that come next are asked for while one is read.
 
 use super::{
     kept_whole::WholeWeights,
@@ -18,8 +18,8 @@ use crate::model::KeyBits;
 /// Positions of a block of keys and values.
 pub(in crate::backend::cpu) const POSITIONS_PER_BLOCK: usize = LANES;
 /// Positions whose scores are had at once.
-pub(super) const CHUNK: usize = 128;
-pub(super) const BLOCKS_PER_CHUNK: usize = CHUNK / POSITIONS_PER_BLOCK;
+pub(in crate::backend::cpu) const CHUNK: usize = 128;
+pub(in crate::backend::cpu) const BLOCKS_PER_CHUNK: usize = CHUNK / POSITIONS_PER_BLOCK;
 /// Heads are prepared in fixed memory.
 pub(in crate::backend::cpu) const MAX_HEAD_DIM: usize = 256;
 /// Queries that share each key and value they read.
@@ -53,7 +53,7 @@ impl HeadShape {
 /// A form in which keys and values are kept: `f32` as they are, or as whole numbers (`u32`, some to a unit), which queries
 /// and weights must become, too.
 ///
-/// Both parts of a block take a multiple of sixteen units.
+/// Both parts of a block take a multiple of sixteen units. Any bytes are a unit.
 pub(in crate::backend::cpu) trait Kept:
     Copy + Default + Send + Sync + 'static
 {
@@ -173,11 +173,21 @@ impl Scratch {
 /// The keys and values of one head of one slot.
 #[derive(Clone, Copy)]
 pub(in crate::backend::cpu) struct Cached<'a, E> {
+    /// From the first one on; what lies between the chunks is others'.
     pub(in crate::backend::cpu) blocks: &'a [E],
     pub(in crate::backend::cpu) shape: HeadShape,
+    /// Units from the first block of a chunk to that of the next.
+    pub(in crate::backend::cpu) chunk_stride: usize,
     /// How many bytes behind these blocks those lie that are read next: they are asked for line by line while these are
     /// read. 0 where it is not known, or not worth it.
     pub(in crate::backend::cpu) ahead: usize,
+}
+
+impl<E> Cached<'_, E> {
+    /// Those are read next.
+    pub(in crate::backend::cpu) fn ask_for(&mut self, next: Cached<'_, E>) {
+        self.ahead = next.blocks.as_ptr().addr().wrapping_sub(self.blocks.as_ptr().addr());
+    }
 }
 
 /// `softmax(query · keysᵀ * ln 2) · values` for each query.
@@ -228,7 +238,7 @@ fn attend<S: Simd, E: Kept, const QUERIES: usize, const BLOCKS: usize, const VEC
     output: &mut [f32],
     scratch: &mut Scratch,
 ) {
-    let Cached { blocks, shape, ahead } = cached;
+    let Cached { blocks, shape, chunk_stride, ahead } = cached;
     let block_len = shape.block_len::<E>();
     let Scratch { queries: whole, scores, weights } = scratch;
     let whole = whole.first_chunk_mut::<QUERIES>().expect("as many as there may be");
@@ -244,7 +254,7 @@ fn attend<S: Simd, E: Kept, const QUERIES: usize, const BLOCKS: usize, const VEC
     output.fill(0.0);
     let longest = queries.iter().map(|query| query.positions).max().unwrap_or(0);
     for first in (0..longest).step_by(CHUNK) {
-        let blocks = &blocks[first / POSITIONS_PER_BLOCK * block_len..];
+        let blocks = &blocks[first / CHUNK * chunk_stride..];
         let n_blocks = (longest - first).div_ceil(POSITIONS_PER_BLOCK).min(BLOCKS_PER_CHUNK);
         let mut block = 0;
         while block < n_blocks {

@@ -108,7 +108,7 @@ fn mix_vectors<S: Simd, const QUERIES: usize, const VECTORS: usize>(
     dim: usize,
     output: &mut [f32],
 ) {
-    let Chunk { weights, found, cached: Cached { blocks, shape, ahead } } = chunk;
+    let Chunk { weights, found, cached: Cached { blocks, shape, ahead, .. } } = chunk;
     let row_len = shape.padded_dim / LANES;
     let (rows, _) = blocks.as_chunks::<LANES>();
     // Rows of keys come before those of a block's values.

@@ -165,7 +165,7 @@ impl Kept for u32 {
 
     #[inline(always)]
     fn value_scales<S: Simd>(simd: S, cached: Cached<'_, u32>) -> Option<S::Floats> {
-        let Cached { blocks, shape, ahead } = cached;
+        let Cached { blocks, shape, ahead, .. } = cached;
         let scales = blocks[..shape.block_len::<u32>()].last_chunk::<POSITIONS_PER_BLOCK>();
         let scales = scales.expect("a block ends with them");
         simd.prefetch(scales, ahead);
@@ -179,7 +179,7 @@ impl Kept for u32 {
         whole_weights: &mut [WholeWeights; QUERIES],
         output: &mut [f32],
     ) {
-        let Chunk { weights, found, cached: Cached { blocks, shape, ahead } } = chunk;
+        let Chunk { weights, found, cached: Cached { blocks, shape, ahead, .. } } = chunk;
         let row_len = shape.padded_dim / LANES;
         let (rows, _) = blocks[Self::keys_len(shape)..].as_chunks::<HALF_LINE>();
         // Between the values of two blocks: scales, and keys.

@@ -27,7 +27,8 @@ mod turn;
 mod whole_heads;
 
 pub(super) use attention::{
-    Attend, Cached, HeadShape, Keep, Kept, MAX_HEAD_DIM, POSITIONS_PER_BLOCK, Query, Scratch,
+    Attend, BLOCKS_PER_CHUNK, CHUNK, Cached, HeadShape, Keep, Kept, MAX_HEAD_DIM, POSITIONS_PER_BLOCK, Query,
+    Scratch,
 };
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx512_bf16::{BF16_INPUTS, Bf16Dots, Bf16Pair, Bf16Product};

@@ -2,7 +2,8 @@
 
 use super::{
     super::{
-        Attend, Cached, HeadShape, Isa, Keep, Kept, LANES, MAX_HEAD_DIM, POSITIONS_PER_BLOCK, Query, Scratch,
+        Attend, BLOCKS_PER_CHUNK, CHUNK, Cached, HeadShape, Isa, Keep, Kept, LANES, MAX_HEAD_DIM,
+        POSITIONS_PER_BLOCK, Query, Scratch,
     },
     assert_close, noise,
 };
@@ -16,6 +17,7 @@ const AHEAD: usize = usize::MAX / 3;
 struct Kv<E> {
     blocks: Vec<E>,
     shape: HeadShape,
+    chunk_stride: usize,
     /// With what the queries before have left.
     scratch: RefCell<Scratch>,
 }
@@ -23,23 +25,26 @@ struct Kv<E> {
 impl<E: Kept> Kv<E> {
     fn new(head_dim: usize, positions: usize, bits: KeyBits) -> Self {
         let shape = HeadShape::new(head_dim, bits);
-        let len = positions.div_ceil(POSITIONS_PER_BLOCK) * shape.block_len::<E>();
-        Self { blocks: vec![E::default(); len], shape, scratch: Scratch::new().into() }
+        // Between chunks lies what is not theirs.
+        let chunk_stride = (BLOCKS_PER_CHUNK + 1) * shape.block_len::<E>();
+        let len = positions.div_ceil(CHUNK) * chunk_stride;
+        Self { blocks: vec![E::default(); len], shape, chunk_stride, scratch: Scratch::new().into() }
     }
 
     fn keep(&mut self, isa: Isa, position: usize, key: &[f32], value: &[f32]) {
         let (shape, len) = (self.shape, self.shape.block_len::<E>());
-        let block = &mut self.blocks[position / POSITIONS_PER_BLOCK * len..][..len];
+        let start = position / CHUNK * self.chunk_stride + position % CHUNK / POSITIONS_PER_BLOCK * len;
+        let block = &mut self.blocks[start..][..len];
         isa.run(Keep { key, value, block, shape, ahead: AHEAD, position: position % POSITIONS_PER_BLOCK });
     }
 
     /// What each query finds, as wide as the head.
     fn attend(&self, isa: Isa, queries: &[Query<'_>]) -> Vec<Vec<f32>> {
-        let Self { blocks, shape, scratch } = self;
-        let HeadShape { head_dim, padded_dim, .. } = *shape;
+        let &Self { ref blocks, shape, chunk_stride, ref scratch } = self;
+        let HeadShape { head_dim, padded_dim, .. } = shape;
         let mut output = vec![f32::NAN; queries.len() * padded_dim];
         let scratch = &mut scratch.borrow_mut();
-        let cached = Cached { blocks, shape: *shape, ahead: AHEAD };
+        let cached = Cached { blocks, shape, chunk_stride, ahead: AHEAD };
         isa.run(Attend { queries, cached, output: &mut output, scratch });
         output.chunks_exact(padded_dim).map(|found| found[..head_dim].to_vec()).collect()
     }
