@@ -231,6 +231,7 @@ struct Weighted<'a, const QUERIES: usize> {
     row_len: usize,
     /// Half lines between the values of two blocks.
     gap: usize,
+    /// As in [`Cached`].
     ahead: usize,
 }
 
@@ -253,6 +254,7 @@ impl<const QUERIES: usize> Weighted<'_, QUERIES> {
             for idx in 1..VECTORS {
                 values[idx] = simd.load_byte_pairs(&row[idx]);
             }
+            // Two half lines are a line.
             for line in row.chunks(2) {
                 simd.prefetch(line, ahead);
             }
