@@ -115,6 +115,12 @@ pub trait Backend: Send {
     /// # Errors
     /// As [`Backend::extend`].
     fn copy_prefix(&mut self, from: Slot, to: Slot, len: usize) -> Result<(), BackendError>;
+
+    /// Runs `task` for each of `0..tasks` once, and returns when all are done: on the threads that steps run on, where a
+    /// backend has some that wait for the next one.
+    fn share_out(&mut self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        (0..tasks).for_each(task);
+    }
 }
 
 /// What a backend was prepared for when it was opened.
@@ -235,6 +241,10 @@ impl Logits {
     pub fn row_mut(&mut self, idx: usize) -> &mut [f32] {
         assert!(idx < self.len, "the step has so many rows of logits");
         &mut self.data[idx * self.vocab_size..][..self.vocab_size]
+    }
+
+    pub fn rows_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        self.data.chunks_exact_mut(self.vocab_size).take(self.len)
     }
 
     /// All rows, one after another.

@@ -177,6 +177,11 @@ impl Backend for ScriptedBackend {
         self.slots[to.0] = copied;
         Ok(())
     }
+
+    /// Each on a thread of its own, the last one first: nothing may hang on their order.
+    fn share_out(&mut self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        std::thread::scope(|scope| (0..tasks).rev().for_each(|idx| drop(scope.spawn(move || task(idx)))));
+    }
 }
 
 impl ScriptedControl {

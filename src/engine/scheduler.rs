@@ -243,6 +243,11 @@ impl Scheduler {
         }
     }
 
+    /// The last tokens of a planned row, which nobody chose.
+    pub(crate) fn drafts(&self, row: &PlannedRow) -> &VecDeque<TokenId> {
+        &self.slots[row.slot.0].drafts
+    }
+
     /// A planned row without its drafts.
     pub(crate) fn undraft(&mut self, row: &PlannedRow) -> PlannedRow {
         self.slots[row.slot.0].drafts.clear();

@@ -8,6 +8,7 @@ use crate::sampling::{
     Grammar, Sampled, Sampler, SamplingParams, TokenLogprobs, TokenMask, log_probabilities,
 };
 use crate::text::TokenId;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -39,6 +40,13 @@ pub(super) struct Sequence {
     started: Option<Instant>,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
+}
+
+/// What a step has yielded for a sequence.
+pub(super) enum Yielded<'a> {
+    /// Rows of logits, of places one after another.
+    Logits(Vec<&'a mut [f32]>),
+    Token(Drawn),
 }
 
 /// How a sequence ends.
@@ -132,21 +140,59 @@ impl Sequence {
         metrics.accepted(n);
     }
 
-    /// Chooses the next token from its logits, and takes the ones the grammar forces after it. Leaves them
-    /// to be read by [`fresh_tokens`](Self::fresh_tokens) and sent by [`report`](Self::report).
-    pub(super) fn advance(&mut self, logits: &mut [f32]) -> Result<Option<FinishReason>, String> {
-        let error = |error: &dyn std::fmt::Display| error.to_string();
-        if let Some(&token) = self.given.get(self.n_completion) {
-            let logprobs = log_probabilities(logits, token, 0).map_err(|e| error(&e))?;
-            self.take(token, true, Some(logprobs));
-            return Ok((self.n_completion == self.given.len()).then_some(FinishReason::Stop));
+    /// Chooses on by what a step has yielded, as far as the tokens chosen are those that were `drafted`, and readies the
+    /// [mask](Self::prepare_mask) for the next step. Leaves them, and the ones that the grammar forces behind each, to be
+    /// read by [`fresh_tokens`](Self::fresh_tokens) and sent by [`report`](Self::report).
+    pub(super) fn advance(
+        &mut self,
+        yielded: &mut Yielded<'_>,
+        drafted: &VecDeque<TokenId>,
+    ) -> Result<Option<FinishReason>, String> {
+        let end = match yielded {
+            Yielded::Token(drawn) => self.take_drawn(*drawn)?,
+            Yielded::Logits(rows) if self.is_given() => self.weigh(rows)?,
+            Yielded::Logits(rows) => self.choose(rows, drafted)?,
+        };
+        if end.is_none() {
+            self.prepare_mask()?;
         }
-        let mask = self.grammar.as_mut().map(Grammar::mask).transpose().map_err(|e| error(&e))?;
-        let sampled = self.sampler.sample(logits, mask).map_err(|e| error(&e))?;
-        self.accept(sampled)
+        Ok(end)
     }
 
-    /// Readies the mask for [`allowed`](Self::allowed).
+    /// Chooses a token from the first logits, and from those after it as long as it was drafted.
+    fn choose(
+        &mut self,
+        rows: &mut [&mut [f32]],
+        drafted: &VecDeque<TokenId>,
+    ) -> Result<Option<FinishReason>, String> {
+        let (mut place, mut drafted) = (0, drafted.iter());
+        while let Some(logits) = rows.get_mut(place) {
+            let n_known = self.fresh.len();
+            let mask = self.grammar.as_mut().map(Grammar::mask).transpose().map_err(|e| e.to_string())?;
+            let sampled = self.sampler.sample(logits, mask).map_err(|e| e.to_string())?;
+            if let Some(end) = self.accept(sampled)? {
+                return Ok(Some(end));
+            }
+            let chosen = &self.fresh[n_known..];
+            if !chosen.iter().all(|new| drafted.next() == Some(&new.token)) {
+                break;
+            }
+            place += chosen.len();
+        }
+        Ok(None)
+    }
+
+    /// Takes so many tokens of a given reply, each with its probability.
+    fn weigh(&mut self, rows: &[&mut [f32]]) -> Result<Option<FinishReason>, String> {
+        for logits in rows {
+            let token = self.given[self.n_completion];
+            let logprobs = log_probabilities(logits, token, 0).map_err(|error| error.to_string())?;
+            self.take(token, true, Some(logprobs));
+        }
+        Ok((self.n_completion == self.given.len()).then_some(FinishReason::Stop))
+    }
+
+    /// Readies the mask for [`allowed`](Self::allowed), if it is not yet.
     pub(super) fn prepare_mask(&mut self) -> Result<(), String> {
         match &mut self.grammar {
             Some(grammar) if self.given.is_empty() => {
@@ -171,8 +217,7 @@ impl Sequence {
         Some(Draw { temperature, top_k, top_p, min_p, uniform })
     }
 
-    /// As [`advance`](Self::advance), by the token that the backend chose.
-    pub(super) fn advance_by(&mut self, drawn: Drawn) -> Result<Option<FinishReason>, String> {
+    fn take_drawn(&mut self, drawn: Drawn) -> Result<Option<FinishReason>, String> {
         let mask = self.grammar.as_ref().and_then(Grammar::known_mask);
         let sampled = self.sampler.drawn(drawn.token, drawn.logprob, mask);
         self.accept(sampled.map_err(|error| error.to_string())?)

@@ -1,7 +1,7 @@
 //! The engine thread: the loop that owns the backend, and what it does when something fails.
 
 use super::scheduler::{PlannedRow, Scheduler, SequenceId};
-use super::sequence::{End, Sequence, failed};
+use super::sequence::{End, Sequence, Yielded, failed};
 use super::shared::{CompletionRate, Shared};
 use super::{EngineError, EngineOptions, FinishReason};
 use crate::backend::{Backend, BackendError, Draw, Logits, Row, Slot};
@@ -10,8 +10,8 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 pub(super) struct EngineThread {
@@ -33,11 +33,12 @@ struct Lost {
     reason: String,
 }
 
-/// What a step has yielded for a sequence, by its place among its like.
-#[derive(Clone, Copy)]
-enum Yielded {
-    Logits(usize),
-    Token(usize),
+/// What came of a sequence's part in a step.
+struct Chosen {
+    /// Of its fresh tokens, how many the scheduler had before.
+    n_known: usize,
+    /// Whether it has come to an end, or why it cannot go on.
+    end: Result<Option<FinishReason>, String>,
 }
 
 /// Why rows could not be run.
@@ -268,58 +269,54 @@ impl EngineThread {
 
     /// The rows have run: each sequence at its end chooses on, as far as its row's drafts are right.
     fn commit(&mut self, rows: &[PlannedRow]) {
-        let (mut first_logits, mut n_drawn) = (0, 0);
-        for row in rows {
-            self.scheduler.computed(row);
-            if self.draws && draw(&self.sequences, row).is_some() {
-                self.advance(row.id, Yielded::Token(n_drawn));
-                n_drawn += 1;
-            } else {
-                let n_logits = row.len - row.logits_from;
-                let mut n_used = 0;
-                while n_used < n_logits {
-                    let yielded = Yielded::Logits(first_logits + n_used);
-                    let Some(n_accepted) = self.advance(row.id, yielded) else { break };
-                    n_used += n_accepted;
-                }
-                first_logits += n_logits;
-            }
-            if let Some(sequence) = self.sequences.get_mut(&row.id)
-                && asks(row)
-                && !sequence.is_given()
-            {
-                sequence.report(Instant::now(), &self.metrics);
-            }
+        rows.iter().for_each(|row| self.scheduler.computed(row));
+        let rows: Vec<_> = rows.iter().filter(|row| asks(row)).collect();
+        for (row, chosen) in rows.iter().zip(self.choose(&rows)) {
+            self.go_on(row.id, chosen);
         }
     }
 
-    /// Lets a sequence choose, or take what was drawn for it. Returns how many rows further the logits are from
-    /// which it can choose on; `None` when they are of another step, or of none.
-    fn advance(&mut self, id: SequenceId, yielded: Yielded) -> Option<usize> {
-        let sequence = self.sequences.get_mut(&id)?; // not one that ended at a row before
-        let n_known = sequence.n_fresh(); // what was forced at the very start, the scheduler has already
-        let advanced = match yielded {
-            Yielded::Logits(idx) => guard(|| sequence.advance(self.logits.row_mut(idx))),
-            Yielded::Token(idx) => guard(|| sequence.advance_by(self.logits.drawn()[idx])),
-        };
-        match advanced {
-            Ok(Ok(None)) if sequence.is_given() => Some(1),
-            Ok(Ok(None)) => {
-                let fresh = sequence.fresh_tokens(n_known);
-                let n_fresh = fresh.len();
-                let n_accepted =
-                    fresh.iter().filter(|new| self.scheduler.push(id, new.token, new.forced)).count();
-                sequence.count_accepted(n_accepted, &self.metrics);
-                (n_accepted == n_fresh).then_some(n_accepted)
-            }
-            Ok(Ok(Some(reason))) => {
-                self.report_and_end(id, End::Finished(reason));
-                None
-            }
-            Ok(Err(reason)) | Err(reason) => {
-                self.fail(id, reason);
-                None
-            }
+    /// What a sequence chooses, and the mask for what it chooses next, hang on no other sequence: the backend's threads
+    /// share them out.
+    fn choose(&mut self, rows: &[&PlannedRow]) -> Vec<Chosen> {
+        let mut sequences: HashMap<_, _> = self.sequences.iter_mut().collect();
+        let mut drawn = self.logits.drawn().to_vec().into_iter();
+        let mut logits = self.logits.rows_mut();
+        let choices: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                let sequence = sequences.remove(&row.id).expect("rows are planned for known sequences");
+                let yielded = if self.draws && sequence.draw().is_some() {
+                    Yielded::Token(drawn.next().expect("as many are drawn as were asked for"))
+                } else {
+                    Yielded::Logits(logits.by_ref().take(row.len - row.logits_from).collect())
+                };
+                // What was forced at the very start, the scheduler has already.
+                let chosen = Chosen { n_known: sequence.n_fresh(), end: Ok(None) };
+                Mutex::new((sequence, yielded, self.scheduler.drafts(row), chosen))
+            })
+            .collect();
+        self.backend.share_out(choices.len(), &|idx| {
+            let mut choice = choices[idx].lock().expect("panics are caught");
+            let (sequence, yielded, drafts, chosen) = &mut *choice;
+            chosen.end = guard(|| sequence.advance(yielded, drafts)).flatten();
+        });
+        choices.into_iter().map(|choice| choice.into_inner().expect("panics are caught").3).collect()
+    }
+
+    /// Has the tokens that a sequence chose computed, where they were not drafted, and sends them.
+    fn go_on(&mut self, id: SequenceId, chosen: Chosen) {
+        let sequence = self.sequences.get_mut(&id).expect("rows are planned for known sequences");
+        if !sequence.is_given() {
+            let fresh = sequence.fresh_tokens(chosen.n_known).iter();
+            let n_accepted = fresh.filter(|new| self.scheduler.push(id, new.token, new.forced)).count();
+            sequence.count_accepted(n_accepted, &self.metrics);
+        }
+        match chosen.end {
+            Ok(None) if sequence.is_given() => {}
+            Ok(None) => sequence.report(Instant::now(), &self.metrics),
+            Ok(Some(reason)) => self.report_and_end(id, End::Finished(reason)),
+            Err(reason) => self.fail(id, reason),
         }
     }
 

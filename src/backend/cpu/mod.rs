@@ -119,4 +119,8 @@ impl Backend for CpuBackend {
         self.held.end_copy(to, len);
         Ok(())
     }
+
+    fn share_out(&mut self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        self.pool.run(tasks, task);
+    }
 }
