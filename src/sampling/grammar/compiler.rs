@@ -1,3 +1,4 @@
+use super::cache::{Cache, Compiled, Origin};
 use super::ending::Ending;
 use super::schema;
 use super::search::{Effort, speculate};
@@ -24,10 +25,11 @@ const MIN_ENDING_BYTES: usize = 1 << 14;
 const SHORTEST_REPLY_STAGES: usize = 4_000;
 const NO_SPECIAL_TOKENS: &str = "special tokens are not supported";
 
-/// Compiles grammars for one vocabulary; one a model, shared by all requests.
+/// Compiles grammars for one vocabulary, and keeps those of late; one a model, shared by all requests.
 pub struct GrammarCompiler {
     // A quarter of a start's work, and chats need none of it: built when the first grammar comes.
     parts: LazyLock<Parts, BuildParts>,
+    cache: Cache,
 }
 
 type BuildParts = Box<dyn FnOnce() -> Parts + Send>;
@@ -58,27 +60,46 @@ impl GrammarCompiler {
     }
 
     pub(super) fn of(vocabulary: impl FnOnce() -> Vocabulary + Send + 'static) -> Self {
-        Self { parts: LazyLock::new(Box::new(|| Parts::new(vocabulary()))) }
+        Self { parts: LazyLock::new(Box::new(|| Parts::new(vocabulary()))), cache: Cache::default() }
     }
 
-    /// Takes milliseconds, and the first time a tenth of a second: call it off the async threads.
+    /// Takes milliseconds if it is not known from before, and the first time of all a tenth of a second: call it off
+    /// the async threads.
     ///
     /// # Errors
     /// [`GrammarError`]: the grammar is invalid, unsupported, or cannot end within `max_new_tokens`.
     pub fn compile(&self, spec: &GrammarSpec, max_new_tokens: usize) -> Result<Grammar, GrammarError> {
+        let max_ending_bytes = max_new_tokens.saturating_mul(16).clamp(MIN_ENDING_BYTES, MAX_ENDING_BYTES);
+        let origin = Origin::new(spec, max_ending_bytes);
+        let compiled = match self.cache.get(&origin) {
+            Some(compiled) => compiled,
+            None => {
+                let compiled = self.compile_anew(spec, max_ending_bytes)?;
+                self.cache.keep(origin, &compiled);
+                compiled
+            }
+        };
+        let shortest = compiled.ending().len();
+        if shortest > max_new_tokens {
+            return Err(GrammarError::BudgetTooSmall { shortest, budget: max_new_tokens });
+        }
+        Ok(Grammar::new(&compiled, Arc::clone(&self.parts.vocabulary), max_new_tokens))
+    }
+
+    pub(super) fn compile_anew(
+        &self,
+        spec: &GrammarSpec,
+        max_ending_bytes: usize,
+    ) -> Result<Arc<Compiled>, GrammarError> {
         std::thread::scope(|scope| {
             std::thread::Builder::new()
                 .name("grammar".to_owned())
                 .stack_size(COMPILER_STACK_BYTES)
-                .spawn_scoped(scope, || self.compile_here(spec, max_new_tokens))
+                .spawn_scoped(scope, || self.parts.compile(spec, max_ending_bytes))
                 .map_err(|error| GrammarError::unsupported(format!("no thread to compile it on: {error}")))?
                 .join()
                 .unwrap_or_else(|_| Err(GrammarError::unsupported("compiling it failed in llguidance")))
         })
-    }
-
-    fn compile_here(&self, spec: &GrammarSpec, budget: usize) -> Result<Grammar, GrammarError> {
-        self.parts.compile(spec, budget)
     }
 }
 
@@ -108,7 +129,7 @@ impl Parts {
         Self { vocabulary, factory }
     }
 
-    fn compile(&self, spec: &GrammarSpec, budget: usize) -> Result<Grammar, GrammarError> {
+    fn compile(&self, spec: &GrammarSpec, max_ending_bytes: usize) -> Result<Arc<Compiled>, GrammarError> {
         let document = match spec {
             GrammarSpec::JsonSchema(schema) => GrammarWithLexer::from_json_schema(schema::prepare(schema)?),
             GrammarSpec::JsonObject => {
@@ -146,11 +167,8 @@ impl Parts {
         })?;
         refuse_what_is_ignored(&mut parser)?;
 
-        let ending = self.shortest_reply(&mut parser, budget)?;
-        if ending.len() > budget {
-            return Err(GrammarError::BudgetTooSmall { shortest: ending.len(), budget });
-        }
-        Ok(Grammar::new(parser, Arc::clone(&self.vocabulary), ending, budget))
+        let ending = self.shortest_reply(&mut parser, max_ending_bytes)?;
+        Ok(Compiled::new(parser, ending))
     }
 
     /// A parser for `document` and its end.
@@ -167,11 +185,8 @@ impl Parts {
         Ok(parser)
     }
 
-    fn shortest_reply(&self, parser: &mut TokenParser, budget: usize) -> Result<Ending, GrammarError> {
-        let effort = Effort {
-            max_bytes: budget.saturating_mul(16).clamp(MIN_ENDING_BYTES, MAX_ENDING_BYTES),
-            shorter: SHORTEST_REPLY_STAGES,
-        };
+    fn shortest_reply(&self, parser: &mut TokenParser, max_bytes: usize) -> Result<Ending, GrammarError> {
+        let effort = Effort { max_bytes, shorter: SHORTEST_REPLY_STAGES };
         let way = speculate(&mut parser.parser, &self.vocabulary, |walker| walker.way_out(effort));
         if let Some(error) = parser.parser.get_error() {
             return Err(GrammarError::unsupported(format!("it is too complex: {}", error.message())));

@@ -13,6 +13,7 @@
 //!
 //! May use `text`. Absent: other sequences, threads (but for the stack that compiling borrows), time.
 
+mod cache;
 mod compiler;
 mod ending;
 mod schema;
@@ -26,6 +27,7 @@ pub use compiler::GrammarCompiler;
 use compiler::first_line;
 
 use crate::text::TokenId;
+use cache::{Compiled, Start};
 use ending::Ending;
 use llguidance::{TokenParser, panic_utils::catch_unwind};
 use search::speculate;
@@ -131,14 +133,25 @@ pub struct Grammar {
     remaining: usize,
     /// Only the ending is left: the budget allows no more, or the parser gave up.
     closing: bool,
+    /// For later replies, unless the parser gave up.
+    start: Option<Start>,
 }
 
 impl Grammar {
-    /// `ending` completes the reply from the parser's start.
-    fn new(parser: TokenParser, vocabulary: Arc<Vocabulary>, ending: Ending, budget: usize) -> Self {
-        let mask = TokenMask::new(vocabulary.mask_words());
-        let closing = ending.len() == budget;
-        Self { parser, vocabulary, mask, mask_is_current: false, ending, remaining: budget, closing }
+    /// The budget suffices for the shortest reply.
+    fn new(compiled: &Arc<Compiled>, vocabulary: Arc<Vocabulary>, budget: usize) -> Self {
+        let (parser, start) = compiled.start();
+        let ending = compiled.ending().clone();
+        Self {
+            parser,
+            mask: TokenMask::new(vocabulary.mask_words()),
+            vocabulary,
+            mask_is_current: false,
+            closing: ending.len() == budget,
+            ending,
+            remaining: budget,
+            start: Some(start),
+        }
     }
 
     /// Tokens that must come next, whatever the model says; already accepted when they are returned.
@@ -356,7 +369,16 @@ impl Grammar {
                 let error = first_line(&error);
                 tracing::warn!(error, "the grammar's parser gave up, ending the reply");
                 self.closing = true;
+                self.start = None;
             })
             .ok()
+    }
+}
+
+impl Drop for Grammar {
+    fn drop(&mut self) {
+        if let Some(start) = self.start.take() {
+            start.leave();
+        }
     }
 }

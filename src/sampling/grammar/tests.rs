@@ -193,6 +193,69 @@ fn every_reply_fits_its_schema_and_its_budget() {
     }
 }
 
+/// How much the lexer has learnt that the next reply begins with.
+fn known_bytes(compiler: &GrammarCompiler, spec: &GrammarSpec, budget: usize) -> usize {
+    let grammar = compiler.compile(spec, budget).expect("within the budget");
+    grammar.parser.parser.lexer_stats().num_bytes
+}
+
+#[test]
+fn replies_learn_for_those_after_them_and_what_is_allowed_stays_the_same() {
+    let compiler = compiler();
+    let (mut n_grammars, mut n_learnt) = (0, 0);
+    for spec in schemas().into_iter().map(GrammarSpec::JsonSchema) {
+        let budget = smallest_budget(&compiler, &spec) + 30;
+        let at_first = known_bytes(&compiler, &spec, budget);
+        for chooser in CHOOSERS {
+            let mut known = compiler.compile(&spec, budget).expect("within the budget");
+            let new = compiler.compile_anew(&spec, 1 << 14).expect("sound");
+            let mut new = Grammar::new(&new, Arc::clone(&known.vocabulary), budget);
+            let mut chooser = chooser;
+            while !new.is_finished() {
+                assert_eq!(known.forced().unwrap(), new.forced().unwrap(), "{spec:?}");
+                if new.is_finished() {
+                    break;
+                }
+                assert_eq!(known.mask().unwrap().words(), new.mask().unwrap().words(), "{spec:?}");
+                let allowed: Vec<TokenId> = (0..320).filter(|&id| new.mask.allows(id)).collect();
+                let chosen = chooser.choose(&allowed, &new.vocabulary);
+                assert_eq!(known.accept(chosen).unwrap(), new.accept(chosen).unwrap(), "{spec:?}");
+            }
+            assert!(known.is_finished());
+        }
+        n_grammars += 1;
+        n_learnt += usize::from(known_bytes(&compiler, &spec, budget) > at_first);
+    }
+    // Of a few numbers the compiler has seen all there is.
+    assert!(2 * n_learnt > n_grammars, "{n_learnt} of {n_grammars}");
+}
+
+#[test]
+fn a_reply_whose_parser_gave_up_leaves_nothing() {
+    let compiler = compiler();
+    let spec = GrammarSpec::JsonObject;
+    let at_first = known_bytes(&compiler, &spec, 50);
+    let mut grammar = compiler.compile(&spec, 50).unwrap();
+    grammar.mask().unwrap();
+    assert!(grammar.guarded(|_| -> anyhow::Result<()> { anyhow::bail!("told to") }).is_none());
+    drop(grammar);
+    assert_eq!(known_bytes(&compiler, &spec, 50), at_first);
+    compiler.compile(&spec, 50).unwrap().mask().unwrap();
+    assert!(known_bytes(&compiler, &spec, 50) > at_first);
+}
+
+#[test]
+fn schemas_that_differ_in_the_order_of_properties_are_two() {
+    let compiler = compiler();
+    for [first, second] in [["a", "b"], ["b", "a"]] {
+        let spec = json!({"type": "object", "properties": {first: {"const": 1}, second: {"const": 2}},
+                          "required": [first, second], "additionalProperties": false});
+        let mut grammar = compiler.compile(&GrammarSpec::JsonSchema(spec), 50).unwrap();
+        let reply = write(&mut grammar, Chooser::Lowest, 50);
+        assert_eq!(reply, format!("{{\"{first}\": 1, \"{second}\": 2}}"));
+    }
+}
+
 fn schemas() -> Vec<Value> {
     vec![
         json!({"type": "object"}),
