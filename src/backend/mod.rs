@@ -2,7 +2,8 @@
 //!
 //! Below this line there is no queue, no async and no lock: token ids and positions go in, logits come out, and the
 //! call blocks until they are there. May use `model`. No sampling either, but for a device that can draw a token where
-//! its logits are, so that they need not be fetched: that is asked for row by row, and is what the host would do.
+//! its logits are, so that they need not be fetched: that is asked for row by row, and is what the host would do. Its
+//! threads, if it has some, do the engine's work between steps, of which it knows nothing.
 //!
 //! A backend asked for by name opens or fails; it never falls back to another.
 

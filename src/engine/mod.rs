@@ -2,8 +2,9 @@
 //! Absent: text, JSON, HTTP.
 //!
 //! [`Engine`] is a handle on one thread of its own, which owns the backend and everything else, so that
-//! a step takes no lock. That thread repeats: take new requests and drop abandoned ones, let the
-//! `Scheduler` plan a step, run it, and let each `Sequence` choose its next token.
+//! a step waits for no lock. That thread repeats: take new requests and drop abandoned ones, let the
+//! `Scheduler` plan a step, run it, and let each `Sequence` choose its next token. What sequences do by themselves, to
+//! choose and to compute masks, the backend's threads share out.
 //!
 //! Where the backend draws tokens itself, a sequence says before the step how its next one is to be drawn, if that
 //! takes no more than its logits; else it is chosen here, as on any backend. The token is the same.

@@ -140,29 +140,25 @@ impl Sequence {
         metrics.accepted(n);
     }
 
-    /// Chooses on by what a step has yielded, as far as the tokens chosen are those that were `drafted`, and readies the
-    /// [mask](Self::prepare_mask) for the next step. Leaves them, and the ones that the grammar forces behind each, to be
-    /// read by [`fresh_tokens`](Self::fresh_tokens) and sent by [`report`](Self::report).
+    /// Chooses on by what a step has yielded, up to the first token that is not the one `drafted`. Leaves the tokens
+    /// chosen, and those that the grammar forces behind each, to be read by [`fresh_tokens`](Self::fresh_tokens) and sent
+    /// by [`report`](Self::report).
     pub(super) fn advance(
         &mut self,
-        yielded: &mut Yielded<'_>,
+        yielded: Yielded<'_>,
         drafted: &VecDeque<TokenId>,
     ) -> Result<Option<FinishReason>, String> {
-        let end = match yielded {
-            Yielded::Token(drawn) => self.take_drawn(*drawn)?,
-            Yielded::Logits(rows) if self.is_given() => self.weigh(rows)?,
-            Yielded::Logits(rows) => self.choose(rows, drafted)?,
-        };
-        if end.is_none() {
-            self.prepare_mask()?;
+        match yielded {
+            Yielded::Token(drawn) => self.take_drawn(drawn),
+            Yielded::Logits(rows) if self.is_given() => self.weigh(&rows),
+            Yielded::Logits(rows) => self.choose(rows, drafted),
         }
-        Ok(end)
     }
 
     /// Chooses a token from the first logits, and from those after it as long as it was drafted.
     fn choose(
         &mut self,
-        rows: &mut [&mut [f32]],
+        mut rows: Vec<&mut [f32]>,
         drafted: &VecDeque<TokenId>,
     ) -> Result<Option<FinishReason>, String> {
         let (mut place, mut drafted) = (0, drafted.iter());
@@ -192,7 +188,7 @@ impl Sequence {
         Ok((self.n_completion == self.given.len()).then_some(FinishReason::Stop))
     }
 
-    /// Readies the mask for [`allowed`](Self::allowed), if it is not yet.
+    /// Readies the mask for [`allowed`](Self::allowed).
     pub(super) fn prepare_mask(&mut self) -> Result<(), String> {
         match &mut self.grammar {
             Some(grammar) if self.given.is_empty() => {

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 pub(super) struct EngineThread {
@@ -31,14 +31,6 @@ pub(super) struct EngineThread {
 /// The backend is gone for good.
 struct Lost {
     reason: String,
-}
-
-/// What came of a sequence's part in a step.
-struct Chosen {
-    /// Of its fresh tokens, how many the scheduler had before.
-    n_known: usize,
-    /// Whether it has come to an end, or why it cannot go on.
-    end: Result<Option<FinishReason>, String>,
 }
 
 /// Why rows could not be run.
@@ -216,17 +208,14 @@ impl EngineThread {
     /// A backend that knows beforehand which tokens may come computes less, and where it draws it has to. A sequence
     /// that cannot say so ends, and its row with it.
     fn prepare_masks(&mut self, rows: &mut Vec<PlannedRow>) {
-        rows.retain(|row| {
-            let sequence = self.sequences.get_mut(&row.id).expect("rows are planned for known sequences");
-            let prepared = if asks_once(row) { guard(|| sequence.prepare_mask()) } else { Ok(Ok(())) };
-            match prepared {
-                Ok(Ok(())) => true,
-                Ok(Err(reason)) | Err(reason) => {
-                    self.fail(row.id, reason);
-                    false
-                }
+        let masked = rows.iter().filter(|row| asks_once(row)).map(|row| (row.id, ())).collect();
+        let prepare = |sequence: &mut Sequence, ()| sequence.prepare_mask();
+        for (id, prepared) in share_out(&mut *self.backend, &mut self.sequences, masked, prepare) {
+            if let Err(reason) = prepared {
+                self.fail(id, reason);
+                rows.retain(|row| row.id != id);
             }
-        });
+        }
     }
 
     fn extend(&mut self, planned: &[PlannedRow]) -> Result<(), RunError> {
@@ -270,53 +259,47 @@ impl EngineThread {
     /// The rows have run: each sequence at its end chooses on, as far as its row's drafts are right.
     fn commit(&mut self, rows: &[PlannedRow]) {
         rows.iter().for_each(|row| self.scheduler.computed(row));
-        let rows: Vec<_> = rows.iter().filter(|row| asks(row)).collect();
-        for (row, chosen) in rows.iter().zip(self.choose(&rows)) {
-            self.go_on(row.id, chosen);
+        for (id, chosen) in self.choose(rows) {
+            match chosen {
+                Ok((n_known, end)) => self.go_on(id, n_known, end),
+                Err(reason) => self.fail(id, reason),
+            }
         }
     }
 
-    /// What a sequence chooses, and the mask for what it chooses next, hang on no other sequence: the backend's threads
-    /// share them out.
-    fn choose(&mut self, rows: &[&PlannedRow]) -> Vec<Chosen> {
-        let mut sequences: HashMap<_, _> = self.sequences.iter_mut().collect();
+    /// Returns how many fresh tokens each sequence had before, which the scheduler knows, and whether it is at its end.
+    fn choose(&mut self, rows: &[PlannedRow]) -> Vec<Done<(usize, Option<FinishReason>)>> {
         let mut drawn = self.logits.drawn().to_vec().into_iter();
         let mut logits = self.logits.rows_mut();
-        let choices: Vec<_> = rows
-            .iter()
-            .map(|row| {
-                let sequence = sequences.remove(&row.id).expect("rows are planned for known sequences");
-                let yielded = if self.draws && sequence.draw().is_some() {
-                    Yielded::Token(drawn.next().expect("as many are drawn as were asked for"))
-                } else {
-                    Yielded::Logits(logits.by_ref().take(row.len - row.logits_from).collect())
-                };
-                // What was forced at the very start, the scheduler has already.
-                let chosen = Chosen { n_known: sequence.n_fresh(), end: Ok(None) };
-                Mutex::new((sequence, yielded, self.scheduler.drafts(row), chosen))
-            })
-            .collect();
-        self.backend.share_out(choices.len(), &|idx| {
-            let mut choice = choices[idx].lock().expect("panics are caught");
-            let (sequence, yielded, drafts, chosen) = &mut *choice;
-            chosen.end = guard(|| sequence.advance(yielded, drafts)).flatten();
+        let yielded = rows.iter().filter(|row| asks(row)).map(|row| {
+            let yielded = match draw(&self.sequences, row).filter(|_| self.draws) {
+                Some(_) => Yielded::Token(drawn.next().expect("as many are drawn as were asked for")),
+                None => Yielded::Logits(logits.by_ref().take(row.len - row.logits_from).collect()),
+            };
+            (row.id, (yielded, self.scheduler.drafts(row)))
         });
-        choices.into_iter().map(|choice| choice.into_inner().expect("panics are caught").3).collect()
+        let yielded = yielded.collect();
+        share_out(&mut *self.backend, &mut self.sequences, yielded, |sequence, (yielded, drafts)| {
+            let n_known = sequence.n_fresh();
+            Ok((n_known, sequence.advance(yielded, drafts)?))
+        })
     }
 
-    /// Has the tokens that a sequence chose computed, where they were not drafted, and sends them.
-    fn go_on(&mut self, id: SequenceId, chosen: Chosen) {
+    /// Has a sequence's fresh tokens without the first `n_known` computed, where they were not drafted, and sends all.
+    fn go_on(&mut self, id: SequenceId, n_known: usize, end: Option<FinishReason>) {
         let sequence = self.sequences.get_mut(&id).expect("rows are planned for known sequences");
         if !sequence.is_given() {
-            let fresh = sequence.fresh_tokens(chosen.n_known).iter();
-            let n_accepted = fresh.filter(|new| self.scheduler.push(id, new.token, new.forced)).count();
+            let fresh = sequence.fresh_tokens(n_known);
+            // Nothing comes after the last token of all: it needs no row, and no draft of it is worth one.
+            let fresh = &fresh[..fresh.len() - usize::from(end.is_some())];
+            let n_accepted =
+                fresh.iter().filter(|new| self.scheduler.push(id, new.token, new.forced)).count();
             sequence.count_accepted(n_accepted, &self.metrics);
         }
-        match chosen.end {
-            Ok(None) if sequence.is_given() => {}
-            Ok(None) => sequence.report(Instant::now(), &self.metrics),
-            Ok(Some(reason)) => self.report_and_end(id, End::Finished(reason)),
-            Err(reason) => self.fail(id, reason),
+        match end {
+            Some(reason) => self.report_and_end(id, End::Finished(reason)),
+            None if sequence.is_given() => {}
+            None => sequence.report(Instant::now(), &self.metrics),
         }
     }
 
@@ -380,6 +363,34 @@ fn asks(row: &PlannedRow) -> bool {
 /// Whether it asks for what follows its last token alone. A mask is of one place: behind a draft, others hold.
 fn asks_once(row: &PlannedRow) -> bool {
     row.logits_from + 1 == row.len
+}
+
+/// What came of a sequence's work, or why it cannot go on.
+type Done<T> = (SequenceId, Result<T, String>);
+
+/// Does a piece of work of each of these sequences. None hangs on another's, so the backend's threads share them out.
+fn share_out<W: Send, T: Send + Sync>(
+    backend: &mut dyn Backend,
+    sequences: &mut HashMap<SequenceId, Sequence>,
+    work: Vec<(SequenceId, W)>,
+    run: impl Fn(&mut Sequence, W) -> Result<T, String> + Sync,
+) -> Vec<Done<T>> {
+    let mut sequences: HashMap<_, _> = sequences.iter_mut().collect();
+    let tasks: Vec<_> = work
+        .into_iter()
+        .map(|(id, work)| {
+            let sequence = sequences.remove(&id).expect("rows are planned for known sequences, one for each");
+            // One task's alone, which the compiler cannot see.
+            (id, Mutex::new(Some((sequence, work))), OnceLock::new())
+        })
+        .collect();
+    backend.share_out(tasks.len(), &|idx| {
+        let (_, work, done) = &tasks[idx];
+        let taken = work.lock().ok().and_then(|mut work| work.take());
+        let (sequence, work) = taken.expect("each is run once");
+        let _ = done.set(guard(|| run(sequence, work)).flatten());
+    });
+    tasks.into_iter().map(|(id, _, done)| (id, done.into_inner().expect("all have run"))).collect()
 }
 
 /// Runs code that must not end the thread; a panic becomes its message.

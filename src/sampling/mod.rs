@@ -1,5 +1,6 @@
 //! Chooses the next token of one sequence from one row of logits. May use `text`. Absent: other
-//! sequences, clocks, threads: the same row, history and seed always give the same token.
+//! sequences, clocks, threads: the same row, history and seed always give the same token. (What was compiled for a grammar
+//! serves all that are held to it.)
 
 mod grammar;
 mod params;

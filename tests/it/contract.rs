@@ -9,6 +9,8 @@ use mondai::backend::{
 };
 use mondai::model::Model;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// A backend under test, and how far its logits may be from equal ones.
 struct Subject {
@@ -33,6 +35,7 @@ macro_rules! contract {
             a_token_is_drawn_from_its_rows_logits_or_the_row_is_refused
             illegal_rows_are_errors_and_change_nothing
             illegal_copies_are_errors
+            work_between_steps_is_done_once
         ]);
     };
     (@cases $name:ident, $open:expr, $tolerance:expr, [$($case:ident)*]) => {
@@ -519,4 +522,29 @@ fn scripts_speak_after_their_words() {
     check(&[0, 5, 6, 1, 2], 3);
     check(&[4, 5, 6], 9);
     check(&[4, 5, 6, 9], 8);
+}
+
+fn work_between_steps_is_done_once(mut subject: Subject) {
+    for n in [0, 1, 2, 33] {
+        let runs: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
+        subject.backend.share_out(n, &|idx| {
+            runs[idx].fetch_add(1, Ordering::Relaxed);
+        });
+        assert!(runs.iter().all(|runs| runs.load(Ordering::Relaxed) == 1), "{runs:?}");
+    }
+}
+
+#[test]
+fn all_threads_of_the_cpu_backend_work_between_steps() {
+    let mut backend = open("cpu", "llama", WeightsForm::F32);
+    let n = std::thread::available_parallelism().unwrap().get();
+    let (arrived, began) = (AtomicUsize::new(0), Instant::now());
+    // Each waits for the others.
+    backend.share_out(n, &|_| {
+        arrived.fetch_add(1, Ordering::SeqCst);
+        while arrived.load(Ordering::SeqCst) < n {
+            assert!(began.elapsed() < Duration::from_secs(60), "{arrived:?} of {n} have come");
+            std::thread::yield_now();
+        }
+    });
 }

@@ -1,4 +1,4 @@
-//! Threads that share out the tasks of a stage.
+//! Threads that share out the tasks of a stage, or of the engine between steps.
 //!
 //! A step has hundreds of stages of a few microseconds each, so between them the threads spin; one that
 //! has had nothing to do for [`SPIN`] sleeps until it is woken, so that an idle server uses no CPU. Each
@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a thread waits for more before it sleeps: longer than it takes to sample a step's tokens.
+/// How long a thread waits for more before it sleeps: longer than it takes to get from one step to the next.
 const SPIN: Duration = Duration::from_micros(300);
 /// Rounds of waiting before a thread lets others run: they may be what it waits for.
 const ROUNDS_BEFORE_YIELD: u32 = 2_000;

@@ -2,20 +2,24 @@
 //! need not wait for the compiler.
 //!
 //! A lexer learns its states as it meets them, and most of a mask's time is that. So each reply begins with a lexer of its
-//! own that knows what replies before it have learnt, and leaves what it has learnt itself to those after it. Which
-//! tokens a mask allows does not hang on that.
+//! own that knows what replies to the same grammar have met before, and passes on what it meets itself. Which tokens a
+//! mask allows does not hang on that, but how much work it is does: a mask that would go beyond the bound of
+//! `ParserLimits`, and so end its reply, may stay within it.
 
 use super::GrammarSpec;
 use super::ending::Ending;
 use llguidance::TokenParser;
 use std::collections::VecDeque;
-use std::mem::{Discriminant, discriminant};
+use std::mem::{Discriminant, discriminant, replace};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Grammars that are kept, those used last.
 const MAX_GRAMMARS: usize = 16;
-/// What a lexer may hold to be kept, in bytes by its own count; half of those in the tests have a twentieth.
-const MAX_LEXER_BYTES: usize = 2 << 20;
+/// What a lexer may hold to be kept, in bytes by its own count. Half the schemas in the tests take 100 kB, with all that
+/// their replies met.
+const MAX_LEXER_BYTES: usize = 1 << 20;
+/// A longer text is not kept: what else is compiled of it is not counted.
+const MAX_TEXT_BYTES: usize = 1 << 16;
 
 /// See the [module](self).
 #[derive(Default)]
@@ -33,18 +37,6 @@ pub(super) struct Origin {
     max_ending_bytes: usize,
 }
 
-impl Origin {
-    /// An ending was looked for up to so many bytes.
-    pub(super) fn new(spec: &GrammarSpec, max_ending_bytes: usize) -> Self {
-        let text = match spec {
-            GrammarSpec::JsonSchema(schema) => schema.to_string(),
-            GrammarSpec::JsonObject => String::new(),
-            GrammarSpec::Regex(text) | GrammarSpec::Lark(text) => text.clone(),
-        };
-        Self { kind: discriminant(spec), text, max_ending_bytes }
-    }
-}
-
 /// A grammar before the first token.
 pub(super) struct Compiled {
     /// Its lexer is nobody else's.
@@ -53,8 +45,8 @@ pub(super) struct Compiled {
     ending: Ending,
 }
 
-/// The place where a reply began, with the lexer that the reply goes on with.
-pub(super) struct Start {
+/// Where a reply began, with the lexer that it goes on with: what the reply meets, later ones will know.
+pub(super) struct Lesson {
     parser: TokenParser,
     of: Arc<Compiled>,
 }
@@ -70,12 +62,24 @@ impl Cache {
     }
 
     pub(super) fn keep(&self, origin: Origin, compiled: &Arc<Compiled>) {
-        if lexer_bytes(&lock(&compiled.parser)) <= MAX_LEXER_BYTES {
+        if origin.text.len() <= MAX_TEXT_BYTES && lexer_bytes(&lock(&compiled.parser)) <= MAX_LEXER_BYTES {
             let mut grammars = lock(&self.grammars);
             grammars.retain(|(known, _)| *known != origin); // somebody else's, who compiled it at the same time
             grammars.truncate(MAX_GRAMMARS - 1);
             grammars.push_front((origin, Arc::clone(compiled)));
         }
+    }
+}
+
+impl Origin {
+    /// An ending was looked for up to so many bytes.
+    pub(super) fn new(spec: &GrammarSpec, max_ending_bytes: usize) -> Self {
+        let text = match spec {
+            GrammarSpec::JsonSchema(schema) => schema.to_string(),
+            GrammarSpec::JsonObject => String::new(),
+            GrammarSpec::Regex(text) | GrammarSpec::Lark(text) => text.clone(),
+        };
+        Self { kind: discriminant(spec), text, max_ending_bytes }
     }
 }
 
@@ -88,21 +92,23 @@ impl Compiled {
         &self.ending
     }
 
-    /// The parser of a reply, and what it is to [leave](Start::leave) when it has ended.
-    pub(super) fn start(self: &Arc<Self>) -> (TokenParser, Start) {
+    /// The parser of a reply, and what it can [pass on](Lesson::pass_on) when it has ended.
+    pub(super) fn begin(self: &Arc<Self>) -> (TokenParser, Lesson) {
         let parser = lock(&self.parser).deep_clone();
-        // Not a deep one: the two have one lexer.
-        (parser.clone(), Start { parser, of: Arc::clone(self) })
+        // Unlike a deep clone, a clone goes on with the same lexer.
+        (parser.clone(), Lesson { parser, of: Arc::clone(self) })
     }
 }
 
-impl Start {
-    /// The reply has ended, without a fault of its parser.
-    pub(super) fn leave(self) {
-        let mut known = lock(&self.of.parser);
+impl Lesson {
+    /// The reply has ended, without a fault of its parser. Waits for nobody: it is one reply's lesson that is lost.
+    pub(super) fn pass_on(self) {
         let learnt = lexer_bytes(&self.parser);
+        let Ok(mut known) = self.of.parser.try_lock() else { return };
         if learnt > lexer_bytes(&known) && learnt <= MAX_LEXER_BYTES {
-            *known = self.parser;
+            let old = replace(&mut *known, self.parser);
+            drop(known);
+            drop(old);
         }
     }
 }

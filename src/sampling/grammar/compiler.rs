@@ -69,7 +69,9 @@ impl GrammarCompiler {
     /// # Errors
     /// [`GrammarError`]: the grammar is invalid, unsupported, or cannot end within `max_new_tokens`.
     pub fn compile(&self, spec: &GrammarSpec, max_new_tokens: usize) -> Result<Grammar, GrammarError> {
-        let max_ending_bytes = max_new_tokens.saturating_mul(16).clamp(MIN_ENDING_BYTES, MAX_ENDING_BYTES);
+        // A power of two, since without a limit of the client's each prompt leaves a budget of its own.
+        let max_ending_bytes =
+            max_new_tokens.saturating_mul(16).clamp(MIN_ENDING_BYTES, MAX_ENDING_BYTES).next_power_of_two();
         let origin = Origin::new(spec, max_ending_bytes);
         let compiled = match self.cache.get(&origin) {
             Some(compiled) => compiled,

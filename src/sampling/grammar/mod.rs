@@ -11,7 +11,8 @@
 //! may come next the document is complete, and where nothing else may come the reply is over without
 //! a token to say so.
 //!
-//! May use `text`. Absent: other sequences, threads (but for the stack that compiling borrows), time.
+//! May use `text`. Absent: other sequences, but for what their lexers have met (`cache.rs`); threads, but for the stack that
+//! compiling borrows; time.
 
 mod cache;
 mod compiler;
@@ -27,7 +28,7 @@ pub use compiler::GrammarCompiler;
 use compiler::first_line;
 
 use crate::text::TokenId;
-use cache::{Compiled, Start};
+use cache::{Compiled, Lesson};
 use ending::Ending;
 use llguidance::{TokenParser, panic_utils::catch_unwind};
 use search::speculate;
@@ -133,14 +134,14 @@ pub struct Grammar {
     remaining: usize,
     /// Only the ending is left: the budget allows no more, or the parser gave up.
     closing: bool,
-    /// For later replies, unless the parser gave up.
-    start: Option<Start>,
+    /// What `parser` meets is in it, too. None once the parser has given up.
+    lesson: Option<Lesson>,
 }
 
 impl Grammar {
     /// The budget suffices for the shortest reply.
     fn new(compiled: &Arc<Compiled>, vocabulary: Arc<Vocabulary>, budget: usize) -> Self {
-        let (parser, start) = compiled.start();
+        let (parser, lesson) = compiled.begin();
         let ending = compiled.ending().clone();
         Self {
             parser,
@@ -150,7 +151,7 @@ impl Grammar {
             closing: ending.len() == budget,
             ending,
             remaining: budget,
-            start: Some(start),
+            lesson: Some(lesson),
         }
     }
 
@@ -369,7 +370,7 @@ impl Grammar {
                 let error = first_line(&error);
                 tracing::warn!(error, "the grammar's parser gave up, ending the reply");
                 self.closing = true;
-                self.start = None;
+                self.lesson = None;
             })
             .ok()
     }
@@ -377,8 +378,8 @@ impl Grammar {
 
 impl Drop for Grammar {
     fn drop(&mut self) {
-        if let Some(start) = self.start.take() {
-            start.leave();
+        if let Some(lesson) = self.lesson.take() {
+            lesson.pass_on();
         }
     }
 }

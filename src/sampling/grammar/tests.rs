@@ -245,6 +245,31 @@ fn a_reply_whose_parser_gave_up_leaves_nothing() {
 }
 
 #[test]
+fn the_grammars_used_last_are_kept_whatever_the_budget() {
+    let compiler = compiler();
+    let spec = |idx: usize| GrammarSpec::Regex(format!("{idx}[a-z]{{5,50}}"));
+    let knows_more = |idx: usize, budget: usize| {
+        let at_first = known_bytes(&compiler, &spec(idx), budget);
+        write(&mut compiler.compile(&spec(idx), budget + 1).unwrap(), Chooser::NeverClosing(1), budget + 1);
+        known_bytes(&compiler, &spec(idx), budget) > at_first
+    };
+    assert!(knows_more(0, 100) && !knows_more(0, 100), "one reply meets all that there is");
+    assert!(knows_more(0, 2_000) && !knows_more(0, 1_500), "an ending is looked for as far");
+    // Used in between, the first one stays; the second does not.
+    assert!(knows_more(1, 100));
+    for idx in 2..20 {
+        assert!(knows_more(idx, 100));
+        assert!(!knows_more(0, 100));
+    }
+    assert!(knows_more(1, 100));
+    // The same text is another grammar in another language.
+    let lark = GrammarSpec::Lark("start: \"a\"".to_owned());
+    let regex = GrammarSpec::Regex("start: \"a\"".to_owned());
+    assert_eq!(write(&mut compiler.compile(&lark, 50).unwrap(), Chooser::Lowest, 50), "a");
+    assert_eq!(write(&mut compiler.compile(&regex, 50).unwrap(), Chooser::Lowest, 50), "start: \"a\"");
+}
+
+#[test]
 fn schemas_that_differ_in_the_order_of_properties_are_two() {
     let compiler = compiler();
     for [first, second] in [["a", "b"], ["b", "a"]] {
