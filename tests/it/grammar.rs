@@ -160,7 +160,7 @@ fn a_reply_that_could_go_on_is_ended_by_an_end_token() {
 fn what_the_grammar_forces_is_spelt_as_the_tokenizer_would() {
     let mut grammar = COMPILER.compile(&GrammarSpec::JsonSchema(quiz_item()), 200).unwrap();
     let forced = grammar.forced().unwrap();
-    let usual = TOKENIZER.encode_plain("{\"question\": \"Who");
+    let usual = TOKENIZER.encode_plain("{\n  \"question\": \"Who");
     assert!(!forced.is_empty() && usual.starts_with(&forced), "{forced:?} {usual:?}");
     // With strings as short as can be, much of what is left is keys, colons and brackets.
     let reply = write(grammar, |allowed| {

@@ -147,8 +147,9 @@ async fn a_seed_gives_the_same_document_alone_and_among_others() {
 #[tokio::test]
 async fn a_reply_that_is_forced_to_its_end_is_still_a_reply() {
     let (engine, _control) = start();
-    let schema = json!({ "const": { "ready": true } });
+    let schema = json!({"type": "object", "properties": {"ready": {"const": true}}, "required": ["ready"],
+                        "additionalProperties": false});
     let (reply, summary) = read(engine.submit(request(&[40], &schema, 50, 1)).unwrap()).await;
-    assert_eq!(text(&reply), r#"{"ready": true}"#);
+    assert_eq!(text(&reply), "{\n  \"ready\": true\n}");
     assert_eq!(summary.reason, FinishReason::Stop);
 }

@@ -1,5 +1,6 @@
 use super::cache::{Cache, Compiled, Origin};
 use super::ending::Ending;
+use super::layout;
 use super::schema;
 use super::search::{Effort, speculate};
 use super::vocabulary::{self, Vocabulary};
@@ -9,6 +10,7 @@ use llguidance::api::{GrammarWithLexer, ParserLimits, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{InferenceCapabilities, TokEnv, TokenizerEnv};
 use llguidance::{ParserFactory, TokenParser, regex_to_lark};
+use serde_json::{Map, Value, json};
 use std::sync::{Arc, LazyLock};
 
 /// Longest regular expression or Lark grammar, in bytes.
@@ -132,15 +134,12 @@ impl Parts {
     }
 
     fn compile(&self, spec: &GrammarSpec, max_ending_bytes: usize) -> Result<Arc<Compiled>, GrammarError> {
-        let document = match spec {
-            GrammarSpec::JsonSchema(schema) => GrammarWithLexer::from_json_schema(schema::prepare(schema)?),
-            GrammarSpec::JsonObject => {
-                let any_object = serde_json::json!({"type": "object"});
-                GrammarWithLexer::from_json_schema(schema::prepare(&any_object)?)
-            }
+        let parser = match spec {
+            GrammarSpec::JsonSchema(schema) => self.json_parser(schema::prepare(schema)?),
+            GrammarSpec::JsonObject => self.json_parser(schema::prepare(&json!({"type": "object"}))?),
             GrammarSpec::Regex(regex) => {
                 check_text(regex)?;
-                GrammarWithLexer::from_lark(format!("start: /{}/", regex_to_lark(regex, "")))
+                self.parser(GrammarWithLexer::from_lark(format!("start: /{}/", regex_to_lark(regex, ""))))
             }
             GrammarSpec::Lark(lark) => {
                 check_text(lark)?;
@@ -151,14 +150,14 @@ impl Parts {
                 if lark.contains("[temperature=") {
                     return Err(GrammarError::unsupported("`temperature=` is not supported"));
                 }
-                GrammarWithLexer::from_lark(lark.clone())
+                self.parser(GrammarWithLexer::from_lark(lark.clone()))
             }
         };
-        let mut parser = self.parser(document).map_err(|error| {
+        let mut parser = parser.map_err(|error| {
             let reason = first_line(&error);
             let place = match spec {
                 GrammarSpec::JsonSchema(schema) => schema::blame(schema, |part| {
-                    self.parser(GrammarWithLexer::from_json_schema(part)).is_err()
+                    self.parser(GrammarWithLexer::from_json_schema(layout::free(part))).is_err()
                 }),
                 _ => None,
             };
@@ -171,6 +170,13 @@ impl Parts {
 
         let ending = self.shortest_reply(&mut parser, max_ending_bytes)?;
         Ok(Compiled::new(parser, ending))
+    }
+
+    /// Where the layout comes to a part that llguidance refuses by itself, a property that no value fits perhaps,
+    /// the whole may still do, laid out by the model.
+    fn json_parser(&self, schema: Map<String, Value>) -> anyhow::Result<TokenParser> {
+        self.parser(GrammarWithLexer::from_lark(layout::lark(&Value::Object(schema.clone()))))
+            .or_else(|_| self.parser(GrammarWithLexer::from_json_schema(layout::free(schema))))
     }
 
     /// A parser for `document` and its end.

@@ -17,6 +17,7 @@
 mod cache;
 mod compiler;
 mod ending;
+mod layout;
 mod schema;
 mod search;
 mod vocabulary;
@@ -39,10 +40,11 @@ use vocabulary::Vocabulary;
 /// What a reply must look like.
 #[derive(Clone, Debug, PartialEq)]
 pub enum GrammarSpec {
-    /// JSON that fits the schema, properties in the schema's order, on one line with a space after each comma and
-    /// colon: models have read it so most often.
+    /// JSON that fits the schema, properties in the schema's order. Objects without further properties, and lists, have
+    /// a property or an item a line, indented by two spaces: models have read it so most often. What else there is the
+    /// model lays out, in no more than 32 blanks a place.
     JsonSchema(serde_json::Value),
-    /// Any JSON object, written the same way.
+    /// Any JSON object, laid out by the model in the same bounds.
     JsonObject,
     /// A text that the expression matches from its first character to its last.
     Regex(String),

@@ -64,12 +64,12 @@ const APPLICATORS: [&str; 6] = ["$ref", "allOf", "anyOf", "const", "enum", "oneO
 const FORMATS: [&str; 10] =
     ["date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid"];
 
-/// The schema without annotations, with the options that make its documents one line.
+/// The schema without annotations, with bounds that are missing.
 ///
 /// # Errors
 /// [`GrammarError::Unsupported`] naming the keyword and its place: one that llguidance ignores or gets
 /// wrong, or one that nobody knows. Other keywords that it cannot honour it refuses itself.
-pub(super) fn prepare(schema: &Value) -> Result<Value, GrammarError> {
+pub(super) fn prepare(schema: &Value) -> Result<Map<String, Value>, GrammarError> {
     let mut stripped = strip(schema, &mut Place::default())?;
     if !intersects(&stripped) {
         let (name, definition) = any_value(&stripped);
@@ -80,22 +80,15 @@ pub(super) fn prepare(schema: &Value) -> Result<Value, GrammarError> {
             definitions[name] = definition;
         }
     }
-    let mut prepared = match stripped {
-        Value::Object(object) => object,
-        Value::Bool(true) => Map::new(),
-        _ => return Err(GrammarError::unsupported("the schema allows no document")),
-    };
-    // A space after each comma and colon, as most JSON that a model has read: without it a small model soon writes
-    // nonsense. Fixed, so that the grammar forces it.
-    prepared.insert(
-        "x-guidance".to_owned(),
-        json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "}),
-    );
-    Ok(Value::Object(prepared))
+    match stripped {
+        Value::Object(schema) => Ok(schema),
+        Value::Bool(true) => Ok(Map::new()),
+        _ => Err(GrammarError::unsupported("the schema allows no document")),
+    }
 }
 
 /// The place of the smallest part of `schema` that is `refused` by itself, as a JSON pointer.
-pub(super) fn blame(schema: &Value, refused: impl Fn(Value) -> bool) -> Option<String> {
+pub(super) fn blame(schema: &Value, refused: impl Fn(Map<String, Value>) -> bool) -> Option<String> {
     let definitions: Vec<(&str, Value)> = ["$defs", "definitions"]
         .into_iter()
         .filter_map(|keyword| Some((keyword, schema.get(keyword)?.clone())))
@@ -121,7 +114,7 @@ pub(super) fn blame(schema: &Value, refused: impl Fn(Value) -> bool) -> Option<S
 }
 
 /// The schemas directly in a schema, with the steps of a JSON pointer that lead to them.
-fn children(schema: &Value) -> Vec<(String, &Value)> {
+pub(super) fn children(schema: &Value) -> Vec<(String, &Value)> {
     let Some(schema) = schema.as_object() else { return Vec::new() };
     let mut children = Vec::new();
     for (keyword, value) in schema {

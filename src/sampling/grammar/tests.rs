@@ -277,7 +277,7 @@ fn schemas_that_differ_in_the_order_of_properties_are_two() {
                           "required": [first, second], "additionalProperties": false});
         let mut grammar = compiler.compile(&GrammarSpec::JsonSchema(spec), 50).unwrap();
         let reply = write(&mut grammar, Chooser::Lowest, 50);
-        assert_eq!(reply, format!("{{\"{first}\": 1, \"{second}\": 2}}"));
+        assert_eq!(reply, format!("{{\n  \"{first}\": 1,\n  \"{second}\": 2\n}}"));
     }
 }
 
@@ -348,12 +348,107 @@ fn schemas() -> Vec<Value> {
 }
 
 #[test]
-fn any_object_is_json_on_one_line() {
+fn any_object_is_json_without_many_blanks() {
     let compiler = compiler();
     check(&compiler, &GrammarSpec::JsonObject, |reply| {
         let document: Option<Value> = serde_json::from_str(reply).ok();
-        document.is_some_and(|document| document.is_object()) && !reply.contains('\n')
+        document.is_some_and(|document| document.is_object())
+            && !reply.contains("\n\n")
+            && !reply.contains(&" ".repeat(33))
     });
+}
+
+#[test]
+fn a_property_and_an_item_have_a_line_each() {
+    let compiler = compiler();
+    let word = json!({"type": "string", "pattern": "^[a-z]+$"});
+    let pair = json!({"type": "object", "properties": {"a": word, "b": {"enum": [0, null, true]}},
+                      "additionalProperties": false});
+    let schemas = [
+        json!({"type": "object", "properties": {"question": word, "options": {"type": "array", "items": word,
+               "minItems": 2, "maxItems": 4}, "answer": {"enum": [0, 1]}},
+               "required": ["question", "options", "answer"], "additionalProperties": false}),
+        json!({"type": "array", "items": {"type": "array", "items": {"type": ["boolean", "null"]}, "maxItems": 2}}),
+        json!({"$ref": "#/$defs/list", "$defs": {"pair": pair, "list": {"type": "array", "items": {"$ref": "#/$defs/pair"},
+               "minItems": 1}}}),
+        json!({"anyOf": [pair, {"type": "object", "properties": {"a\"é": pair, "b": word, "c": word},
+               "required": ["b"], "additionalProperties": false}]}),
+        json!({"type": "object", "properties": {}, "additionalProperties": false}),
+    ];
+    for schema in schemas {
+        check(&compiler, &GrammarSpec::JsonSchema(schema), |reply| {
+            let document: Value = serde_json::from_str(reply).expect(reply);
+            serde_json::to_string_pretty(&document).expect("JSON") == reply
+        });
+    }
+}
+
+#[test]
+fn what_has_no_layout_of_its_own_is_laid_out_by_the_model() {
+    let compiler = compiler();
+    let write = |schema: &Value, text: &str| {
+        let mut grammar =
+            compiler.compile(&GrammarSpec::JsonSchema(schema.clone()), 200).expect("it compiles");
+        let mut written = Vec::new();
+        while !grammar.is_finished() {
+            let mut tokens = grammar.forced().expect("forced tokens");
+            if tokens.is_empty() {
+                let byte = *text.as_bytes().get(written.len()).unwrap_or_else(|| panic!("{text} goes on"));
+                tokens.push(grammar.accept(u32::from(byte)).expect("a token"));
+            }
+            written.extend(tokens.iter().flat_map(|&token| grammar.vocabulary.bytes(token).to_vec()));
+        }
+        String::from_utf8(written).expect("UTF-8")
+    };
+    let numbers = json!({"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 9}, "minItems": 3, "maxItems": 3});
+    for text in ["[1, 2, 3]", "[1,2,3]", "[\n  1,\n  2,\n  3\n]"] {
+        assert_eq!(write(&numbers, text), text);
+    }
+    let open = json!({"type": "object", "properties": {"a": numbers}, "required": ["a"]});
+    for text in ["{\"a\": [1, 2, 3]}", "{\n \"a\": [1, 2, 3],\n \"b\": {}\n}"] {
+        assert_eq!(write(&open, text), text);
+    }
+    // A property that no value fits is left out.
+    let odd = json!({"type": "object", "properties": {"a": {"type": "integer", "minimum": 5, "maximum": 4}, "b": {"const": 1}},
+                     "required": ["b"], "additionalProperties": false});
+    assert_eq!(write(&odd, "{\"b\": 1}"), "{\"b\": 1}");
+    // What comes back to itself has no lines of its own, what is around it has.
+    let tree = json!({"type": "object", "properties": {"tree": {"$ref": "#/$defs/node"}}, "required": ["tree"],
+                      "additionalProperties": false, "$defs": {"node": {"type": "object", "properties": {"in": {"anyOf": [
+                      {"$ref": "#/$defs/node"}, {"type": "null"}]}}, "required": ["in"], "additionalProperties": false}}});
+    let text = "{\n  \"tree\": {\"in\": {\"in\": null}}\n}";
+    assert_eq!(write(&tree, text), text);
+}
+
+/// Definitions that hold one another have one rule, others one for each depth they are used at.
+#[test]
+fn definitions_do_not_multiply() {
+    let compiler = compiler();
+    let definitions = |refers: &dyn Fn(usize, usize) -> bool| -> Value {
+        let definition = |idx| {
+            let fields = (0..20).filter(|&other| refers(idx, other)).map(|other| {
+                (
+                    format!("p{other}"),
+                    json!({"anyOf": [{"$ref": format!("#/$defs/d{other}")}, {"type": "null"}]}),
+                )
+            });
+            (
+                format!("d{idx}"),
+                json!({"type": "object", "properties": fields.collect::<serde_json::Map<_, _>>(),
+                                       "required": [], "additionalProperties": false}),
+            )
+        };
+        json!({"$ref": "#/$defs/d0", "$defs": (0..20).map(definition).collect::<serde_json::Map<_, _>>()})
+    };
+    let all: &dyn Fn(usize, usize) -> bool = &|_, _| true;
+    let later: &dyn Fn(usize, usize) -> bool = &|idx, other| idx < other;
+    for (refers, most_rules) in [(all, 1), (later, 20 * 20)] {
+        let schema = definitions(refers);
+        let lark = layout::lark(&Value::Object(schema::prepare(&schema).expect("a sound schema")));
+        assert!(lark.lines().count() <= 1 + most_rules * 3, "{lark}");
+        let mut grammar = compiler.compile(&GrammarSpec::JsonSchema(schema), 20).expect("it compiles");
+        assert_eq!(write(&mut grammar, Chooser::Highest, 20), "{}");
+    }
 }
 
 #[test]
@@ -410,7 +505,7 @@ fn the_reply_ends_well_even_if_the_parser_gives_up() {
     let mut grammar = compiler.compile(&GrammarSpec::JsonSchema(schema), 60).expect("it compiles");
     let mut text = grammar.forced().expect("forced tokens");
     let n_forced: usize = text.iter().map(|&id| grammar.vocabulary.bytes(id).len()).sum();
-    for &byte in &b"{\"a\": \""[n_forced..] {
+    for &byte in &b"{\n  \"a\": \""[n_forced..] {
         text.push(grammar.accept(u32::from(byte)).expect("what is forced, byte by byte"));
     }
     text.push(grammar.accept(u32::from(b'x')).expect("a letter"));
@@ -420,7 +515,7 @@ fn the_reply_ends_well_even_if_the_parser_gives_up() {
     text.extend(grammar.forced().expect("the ending"));
     assert!(grammar.is_finished());
     let bytes: Vec<u8> = text.iter().flat_map(|&id| grammar.vocabulary.bytes(id).to_vec()).collect();
-    assert_eq!(String::from_utf8(bytes).expect("UTF-8"), "{\"a\": \"x\", \"b\": 0}");
+    assert_eq!(String::from_utf8(bytes).expect("UTF-8"), "{\n  \"a\": \"x\",\n  \"b\": 0\n}");
 }
 
 #[test]
