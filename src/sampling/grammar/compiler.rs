@@ -175,8 +175,13 @@ impl Parts {
     /// Where the layout comes to a part that llguidance refuses by itself, a property that no value fits perhaps,
     /// the whole may still do, laid out by the model.
     fn json_parser(&self, schema: Map<String, Value>) -> anyhow::Result<TokenParser> {
-        self.parser(GrammarWithLexer::from_lark(layout::lark(&Value::Object(schema.clone()))))
-            .or_else(|_| self.parser(GrammarWithLexer::from_json_schema(layout::free(schema))))
+        if let Some(lark) = layout::lark(&Value::Object(schema.clone())) {
+            match self.parser(GrammarWithLexer::from_lark(lark)) {
+                Ok(parser) => return Ok(parser),
+                Err(error) => tracing::debug!(error = first_line(&error), "no layout for this schema"),
+            }
+        }
+        self.parser(GrammarWithLexer::from_json_schema(layout::free(schema)))
     }
 
     /// A parser for `document` and its end.

@@ -40,9 +40,9 @@ use vocabulary::Vocabulary;
 /// What a reply must look like.
 #[derive(Clone, Debug, PartialEq)]
 pub enum GrammarSpec {
-    /// JSON that fits the schema, properties in the schema's order. Objects without further properties, and lists, have
-    /// a property or an item a line, indented by two spaces: models have read it so most often. What else there is the
-    /// model lays out, in no more than 32 blanks a place.
+    /// JSON that fits the schema, properties in the schema's order. Objects that allow no further properties, and lists
+    /// but those of numbers, have a property or an item a line, indented by two spaces: models have read it so most
+    /// often. What else there is the model lays out, with a line break and 32 spaces at most between two parts.
     JsonSchema(serde_json::Value),
     /// Any JSON object, laid out by the model in the same bounds.
     JsonObject,
