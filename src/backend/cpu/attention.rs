@@ -2,7 +2,7 @@
 
 use super::{
     batch::{Place, Places},
-    cache::KvCache,
+    cache::Slots,
     kernels::{
         Attend, BLOCK_LEN, Block, Cached, Isa, Kept, MAX_HEAD_DIM, Quantise, Query, RmsNorm, Scratch, Turn,
     },
@@ -127,7 +127,7 @@ impl Attention {
         &self,
         context: Context<'_>,
         pool: &mut impl Tasks,
-        cache: &mut KvCache<E>,
+        cache: &mut Slots<'_, E>,
         [queries, keys, values]: [Heads<'_>; 3],
         output: ViewMut<'_, f32>,
     ) {
@@ -144,7 +144,7 @@ impl Attention {
         &self,
         context: Context<'_>,
         pool: &mut impl Tasks,
-        cache: &mut KvCache<E>,
+        cache: &mut Slots<'_, E>,
         [queries, keys, values]: [Heads<'_>; 3],
         (output, block_cuts): (ViewMut<'_, Block>, &[usize]),
     ) {
@@ -178,7 +178,7 @@ impl Attention {
         &self,
         context: Context<'_>,
         pool: &mut impl Tasks,
-        cache: &mut KvCache<E>,
+        cache: &mut Slots<'_, E>,
         keys: Heads<'_>,
         values: Heads<'_>,
     ) {
@@ -194,7 +194,7 @@ impl Attention {
     fn attend_tokens<E: Kept>(
         &self,
         context: Context<'_>,
-        cache: &KvCache<E>,
+        cache: &Slots<'_, E>,
         kv_head: usize,
         (queries, token): (Heads<'_>, usize),
         mut tile: ViewMut<'_, f32>,

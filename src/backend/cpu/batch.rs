@@ -1,4 +1,4 @@
-//! The tokens of a step, one row of every matrix each.
+//! The tokens of a step, one row of every matrix each, and which of their logits are wanted.
 
 use super::kernels::{LANES, POSITIONS_PER_BLOCK};
 use crate::{
@@ -74,46 +74,25 @@ impl Places {
     }
 }
 
-/// Kept between steps, so that no step allocates.
+/// Tokens of some sequences.
+#[derive(Default)]
 pub(super) struct Batch {
     pub(super) tokens: Vec<TokenId>,
     pub(super) places: Places,
-    /// Tokens whose logits are wanted.
-    pub(super) selected: Vec<usize>,
-    /// Which of the logits, for each of these.
-    pub(super) wanted: Wanted,
 }
 
 impl Batch {
-    pub(super) fn with_capacity(tokens: usize, vocab_size: usize) -> Self {
-        Self {
-            tokens: Vec::with_capacity(tokens),
-            places: Places::default(),
-            selected: Vec::with_capacity(tokens),
-            wanted: Wanted { outputs: vocab_size, runs: Vec::new(), rows: Vec::with_capacity(tokens) },
-        }
-    }
-
-    pub(super) fn fill(&mut self, rows: &[Row<'_>]) {
+    pub(super) fn fill<'a>(&mut self, rows: impl Iterator<Item = &'a Row<'a>> + Clone) {
         self.tokens.clear();
-        self.selected.clear();
-        self.wanted.clear();
-        for row in rows {
-            let first = self.tokens.len();
-            for idx in row.logits_from..row.tokens.len() {
-                self.selected.push(first + idx);
-                self.wanted.push(row.allowed.filter(|_| idx + 1 == row.tokens.len()));
-            }
-            self.tokens.extend(row.tokens);
-        }
-        self.places.fill(rows.iter().flat_map(|row| {
+        self.tokens.extend(rows.clone().flat_map(|row| row.tokens));
+        self.places.fill(rows.flat_map(|row| {
             let positions = row.start..row.start + row.tokens.len();
             positions.map(|position| Place { slot: row.slot, position })
         }));
     }
 }
 
-/// Which outputs of the head each selected token wants: all, or those panels that hold one that may come.
+/// Which outputs of the head each token wants whose logits are wanted: all, or those panels that hold one that may come.
 pub(super) struct Wanted {
     outputs: usize,
     /// Neighbouring outputs, whole panels, of one token after another.
@@ -126,12 +105,22 @@ impl Wanted {
     /// With more panels than one in so many, rows are better multiplied together than one by one.
     const MIN_PANELS_PER_WANTED: usize = 4;
 
-    fn clear(&mut self) {
-        self.runs.clear();
-        self.rows.clear();
+    pub(super) fn new(vocab_size: usize) -> Self {
+        Self { outputs: vocab_size, runs: Vec::new(), rows: Vec::new() }
     }
 
-    /// Those of the next selected token: a bit each in words of 32, lowest first.
+    /// Those of a step's tokens.
+    pub(super) fn fill(&mut self, rows: &[Row<'_>]) {
+        self.runs.clear();
+        self.rows.clear();
+        for row in rows {
+            for idx in row.logits_from..row.tokens.len() {
+                self.push(row.allowed.filter(|_| idx + 1 == row.tokens.len()));
+            }
+        }
+    }
+
+    /// Those of the next token: a bit each in words of 32, lowest first.
     fn push(&mut self, allowed: Option<&[u32]>) {
         let runs = allowed.and_then(|words| self.push_runs(words));
         self.rows.push(runs);
@@ -157,7 +146,7 @@ impl Wanted {
         Some(first..self.runs.len())
     }
 
-    /// The selected tokens in order: as many as want all outputs together, or one and what it wants.
+    /// The tokens in order: as many as want all outputs together, or one and what it wants.
     pub(super) fn parts(&self) -> impl Iterator<Item = (Range<usize>, Option<&[Range<usize>]>)> {
         let mut next = 0;
         std::iter::from_fn(move || {
@@ -192,7 +181,7 @@ mod tests {
     }
 
     fn wanted(outputs: usize, rows: &[Option<&[u32]>]) -> Wanted {
-        let mut wanted = Wanted { outputs, runs: Vec::new(), rows: Vec::new() };
+        let mut wanted = Wanted::new(outputs);
         rows.iter().for_each(|allowed| wanted.push(*allowed));
         wanted
     }

@@ -63,6 +63,15 @@ pub(super) struct KvCache<E> {
     units: PhantomData<E>,
 }
 
+/// Those of all slots, or of one owner's.
+pub(super) struct Slots<'a, E> {
+    /// `[chunk, what is kept of it]`.
+    units: ViewMut<'a, E>,
+    layout: Layout,
+    /// The owner of each slot, and who owns these.
+    owned: Option<(&'a [usize], usize)>,
+}
+
 /// What lies where.
 #[derive(Clone, Copy)]
 struct Layout {
@@ -93,28 +102,71 @@ impl<E: Kept> KvCache<E> {
         Ok(Self { memory, layout, units: PhantomData })
     }
 
-    fn units(&self) -> &[E] {
-        let (start, len) = (self.memory.as_ptr().cast(), self.memory.len() / size_of::<E>());
-        // SAFETY: a mapping begins with a page, and any four bytes are a `u32` and an `f32`, all that is kept.
-        unsafe { std::slice::from_raw_parts(start, len) }
-    }
-
-    fn units_mut(&mut self) -> &mut [E] {
+    fn units(&mut self) -> &mut [E] {
         let (start, len) = (self.memory.as_mut_ptr().cast(), self.memory.len() / size_of::<E>());
-        // SAFETY: as in `units`; `&mut self` lends them out once.
+        // SAFETY: a mapping begins with a page, and any four bytes are a `u32` and an `f32`, all that is kept; `&mut self`
+        // lends them out once.
         unsafe { std::slice::from_raw_parts_mut(start, len) }
     }
 
-    /// The keys and values of one head of one slot.
-    pub(super) fn read(&self, layer: usize, head: usize, slot: Slot) -> Cached<'_, E> {
+    pub(super) fn slots(&mut self) -> Slots<'_, E> {
         let layout = self.layout;
-        let begin = layout.block::<E>(layer, head, Place { slot, position: 0 });
-        let chunk_stride = layout.slots * layout.slot_len::<E>();
-        Cached { blocks: &self.units()[begin..], shape: layout.head, chunk_stride, ahead: 0 }
+        let (units, columns) = (self.units(), layout.chunks_len::<E>());
+        let chunks = units.len() / columns;
+        Slots { units: ViewMut::new(units, chunks, columns), layout, owned: None }
+    }
+
+    /// Those of each of some owners.
+    pub(super) fn split<'a>(
+        &'a mut self,
+        owner_of: &'a [usize],
+        owners: usize,
+    ) -> impl Iterator<Item = Slots<'a, E>> {
+        let Slots { units, layout, .. } = self.slots();
+        (0..owners).map(move |owner| {
+            // SAFETY: a slot has one owner, and is read and written through no other's (`check_owner`).
+            let units = unsafe { units.tile_unchecked(0..units.rows(), 0..units.columns()) };
+            Slots { units, layout, owned: Some((owner_of, owner)) }
+        })
+    }
+
+    fn copy_prefix(&mut self, from: Slot, to: Slot, len: usize) {
+        let layout = self.layout;
+        let chunk_len = layout.chunk_len::<E>();
+        for position in (0..len).step_by(CHUNK) {
+            let used =
+                (len - position).min(CHUNK).div_ceil(POSITIONS_PER_BLOCK) * layout.head.block_len::<E>();
+            let [from, to] = [from, to].map(|slot| layout.unit::<E>(0, 0, Place { slot, position }));
+            for offset in (0..layout.slot_len::<E>()).step_by(chunk_len) {
+                self.units().copy_within(from + offset..from + offset + used, to + offset);
+            }
+        }
+    }
+}
+
+impl<E: Kept> Slots<'_, E> {
+    fn check_owner(&self, slot: Slot) {
+        let owned = self.owned.is_none_or(|(owner_of, owner)| owner_of.get(slot.0) == Some(&owner));
+        assert!(owned, "slot {} is another's", slot.0);
+    }
+
+    /// The keys and values of one head of one slot.
+    ///
+    /// # Panics
+    /// If there is no such slot, or it is not among these.
+    pub(super) fn read(&self, layer: usize, head: usize, slot: Slot) -> Cached<'_, E> {
+        self.check_owner(slot);
+        let layout = self.layout;
+        let (_, begin) = layout.block::<E>(layer, head, Place { slot, position: 0 });
+        let chunks = self.units.view().tile(0..self.units.rows(), begin..begin + layout.chunk_len::<E>());
+        Cached { chunks, shape: layout.head, ahead: 0 }
     }
 
     /// Keeps the key and the value of each token of a step for each head of a layer: `head_of` has the token and the head,
     /// fills in the key and gives the value.
+    ///
+    /// # Panics
+    /// As [`read`](Self::read).
     pub(super) fn write<'a>(
         &mut self,
         isa: Isa,
@@ -125,13 +177,12 @@ impl<E: Kept> KvCache<E> {
     ) {
         let layout = self.layout;
         let Layout { kv_heads, head: shape, .. } = layout;
-        let block_of = |head: usize, token: usize| layout.block::<E>(layer, head, places.all()[token]);
+        let unit_of = |head: usize, token: usize| layout.unit::<E>(layer, head, places.all()[token]);
         // One token's are written sooner than another thread has heard of it.
         let heads_per_task = if places.all().len() == 1 { kv_heads } else { 1 };
         let parts = places.parts().len();
-        let units = self.units_mut();
-        let len = units.len();
-        let units = ViewMut::new(units, 1, len);
+        let units = &self.units;
+        places.all().iter().for_each(|place| self.check_owner(place.slot));
         pool.run(kv_heads / heads_per_task * parts, &|idx| {
             let (first_head, part) = (idx / parts * heads_per_task, idx % parts);
             let mut key = [0.0; MAX_HEAD_DIM];
@@ -139,36 +190,24 @@ impl<E: Kept> KvCache<E> {
             for head in first_head..first_head + heads_per_task {
                 for (nth, &token) in places.part(part).iter().enumerate() {
                     let value = head_of(token, head, key);
-                    let start = block_of(head, token);
                     // After the last token comes the first one's next head.
                     let next = match places.after(part, nth) {
-                        Some(token) => block_of(head, token),
-                        None => block_of(head + 1, places.part(0)[0]),
+                        Some(token) => unit_of(head, token),
+                        None => unit_of(head + 1, places.part(0)[0]),
                     };
-                    let ahead = next.wrapping_sub(start).wrapping_mul(size_of::<E>());
+                    let ahead = next.wrapping_sub(unit_of(head, token)).wrapping_mul(size_of::<E>());
+                    let (chunk, start) = layout.block::<E>(layer, head, places.all()[token]);
                     // SAFETY: each task runs once and has a part of the places, or a head, that no other has; no block of
                     // places is in two parts, and those of different places are different memory (`Layout::block`).
-                    let mut block =
-                        unsafe { units.tile_unchecked(0..1, start..start + shape.block_len::<E>()) };
+                    let mut block = unsafe {
+                        units.tile_unchecked(chunk..chunk + 1, start..start + shape.block_len::<E>())
+                    };
                     let (block, position) =
                         (block.row(0), places.all()[token].position % POSITIONS_PER_BLOCK);
                     isa.run(Keep { key, value, block, shape, ahead, position });
                 }
             }
         });
-    }
-
-    fn copy_prefix(&mut self, from: Slot, to: Slot, len: usize) {
-        let layout = self.layout;
-        let chunk_len = layout.chunk_len::<E>();
-        for position in (0..len).step_by(CHUNK) {
-            let used =
-                (len - position).min(CHUNK).div_ceil(POSITIONS_PER_BLOCK) * layout.head.block_len::<E>();
-            let [from, to] = [from, to].map(|slot| layout.block::<E>(0, 0, Place { slot, position }));
-            for offset in (0..layout.slot_len::<E>()).step_by(chunk_len) {
-                self.units_mut().copy_within(from + offset..from + offset + used, to + offset);
-            }
-        }
     }
 }
 
@@ -183,16 +222,29 @@ impl Layout {
         self.layers * self.kv_heads * self.chunk_len::<E>()
     }
 
-    /// Where the block of a place begins. No two blocks overlap, if their layers and heads are those of the model.
+    /// Units of a chunk of all slots.
+    fn chunks_len<E: Kept>(self) -> usize {
+        self.slots * self.slot_len::<E>()
+    }
+
+    /// The chunk that the block of a place is in, and where in it that block begins. No two blocks overlap, if their
+    /// layers and heads are those of the model.
     ///
     /// # Panics
     /// If there is no such slot.
-    fn block<E: Kept>(self, layer: usize, head: usize, place: Place) -> usize {
+    fn block<E: Kept>(self, layer: usize, head: usize, place: Place) -> (usize, usize) {
         let Place { slot, position } = place;
         assert!(slot.0 < self.slots, "the cache has {} slots", self.slots);
-        (position / CHUNK * self.slots + slot.0) * self.slot_len::<E>()
+        let begin = slot.0 * self.slot_len::<E>()
             + (layer * self.kv_heads + head) * self.chunk_len::<E>()
-            + position % CHUNK / POSITIONS_PER_BLOCK * self.head.block_len::<E>()
+            + position % CHUNK / POSITIONS_PER_BLOCK * self.head.block_len::<E>();
+        (position / CHUNK, begin)
+    }
+
+    /// Where that is from the first chunk on.
+    fn unit<E: Kept>(self, layer: usize, head: usize, place: Place) -> usize {
+        let (chunk, begin) = self.block::<E>(layer, head, place);
+        chunk * self.chunks_len::<E>() + begin
     }
 }
 
@@ -219,8 +271,8 @@ mod tests {
 
     #[test]
     fn each_block_has_its_own_memory() {
-        let cache = cache();
-        let starts = blocks().map(|(layer, head, place)| cache.layout.block::<f32>(layer, head, place));
+        let mut cache = cache();
+        let starts = blocks().map(|(layer, head, place)| cache.layout.unit::<f32>(layer, head, place));
         let mut starts: Vec<_> = starts.collect();
         starts.sort_unstable();
         let block_len = cache.layout.head.block_len::<f32>();
@@ -230,13 +282,23 @@ mod tests {
     #[test]
     #[should_panic(expected = "the cache has 4 slots")]
     fn a_slot_that_is_none_has_no_memory() {
-        cache().read(0, 0, Slot(4));
+        cache().slots().read(0, 0, Slot(4));
+    }
+
+    #[test]
+    #[should_panic(expected = "slot 1 is another's")]
+    fn a_slot_of_another_owner_is_not_read() {
+        let mut cache = cache();
+        let [first, second]: [_; 2] = cache.split(&[0, 1, 0], 2).collect::<Vec<_>>().try_into().ok().unwrap();
+        first.read(0, 0, Slot(2));
+        second.read(0, 0, Slot(1));
+        first.read(0, 0, Slot(1));
     }
 
     #[test]
     fn a_prefix_is_copied_with_whole_blocks_and_no_more() {
         let mut cache = cache();
-        for (idx, unit) in cache.units_mut().iter_mut().enumerate() {
+        for (idx, unit) in cache.units().iter_mut().enumerate() {
             *unit = idx as f32;
         }
         let len = CHUNK + POSITIONS_PER_BLOCK + 1;
@@ -245,7 +307,7 @@ mod tests {
         for (layer, head, place) in blocks() {
             let copied = place.slot == Slot(3) && place.position < len;
             let from = Place { slot: if copied { Slot(1) } else { place.slot }, ..place };
-            let [here, there] = [place, from].map(|place| layout.block::<f32>(layer, head, place));
+            let [here, there] = [place, from].map(|place| layout.unit::<f32>(layer, head, place));
             let block = &cache.units()[here..][..layout.head.block_len::<f32>()];
             assert!(block.iter().zip(there..).all(|(unit, idx)| *unit == idx as f32), "{place:?}");
         }

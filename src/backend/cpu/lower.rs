@@ -7,13 +7,16 @@
 use super::{
     attention::{Attention, HeadTooWide},
     matrix::Matrix,
+    memory::{BlocksId, FloatsId, Forms, Memory},
     packed::PackedMemory,
-    plan::{BlocksId, FloatsId, Forms, Memory, Output, Plan, Stage},
+    plan::{Head, Output, Plan, Select, Stage},
     pool::Pool,
     project::{GatedProjection, Projection},
     rotary::RotaryTable,
+    shares::Shares,
 };
 use crate::model::{AttentionShape, Graph, Model, Node, NodeId, WeightId};
+use std::mem::take;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LowerError {
@@ -48,15 +51,37 @@ pub(super) fn lower(request: &Request<'_>, pool: &mut Pool) -> Result<Plan, Lowe
     let (floats, blocks, stages) = (Buffers::default(), Buffers::default(), Vec::new());
     let packed_sizes = model.matrices().map(|tensor| Matrix::packed_bytes(tensor, decoded));
     let packed = PackedMemory::new(packed_sizes).map_err(LowerError::NoMemory)?;
-    let mut lowering =
-        Lowering { model, decoded, packed, pool, readers, values, unread, floats, blocks, stages };
+    let (layers, selects, head) = (Vec::new(), Vec::new(), None);
+    let mut lowering = Lowering {
+        model,
+        decoded,
+        packed,
+        pool,
+        readers,
+        values,
+        unread,
+        floats,
+        blocks,
+        layers,
+        selects,
+        first_select: None,
+        stages,
+        head,
+    };
     for (id, node) in graph.nodes() {
         lowering.node(id, node)?;
     }
-    let Lowering { stages, floats, blocks, packed, .. } = lowering;
+    let Lowering { layers, selects, stages, head, floats, blocks, packed, pool, .. } = lowering;
     packed.finish().map_err(LowerError::NoMemory)?;
-    let memory = Memory::new(max_rows, &floats.widths, &blocks.widths);
-    Ok(Plan { stages, memory, rotary: RotaryTable::new(graph.inverse_frequencies(), context_len) })
+    let memory = |rows| Memory::new(rows, &floats.widths, &blocks.widths);
+    Ok(Plan {
+        layers,
+        selects,
+        last: stages,
+        head: head.expect("a graph ends with its head"),
+        rotary: RotaryTable::new(graph.inverse_frequencies(), context_len),
+        shares: Shares::new(pool.threads(), max_rows, memory),
+    })
 }
 
 struct Lowering<'a> {
@@ -72,7 +97,14 @@ struct Lowering<'a> {
     unread: Vec<usize>,
     floats: Buffers,
     blocks: Buffers,
+    /// The stages before the first rows were selected.
+    layers: Vec<Stage>,
+    selects: Vec<Select>,
+    /// The node that selected them.
+    first_select: Option<NodeId>,
+    /// The stages since then, or all so far.
     stages: Vec<Stage>,
+    head: Option<Head>,
 }
 
 /// Where a node's value is.
@@ -123,6 +155,14 @@ impl Lowering<'_> {
             return Ok(());
         }
         match *node {
+            // What comes before rows are selected is computed of all, and what comes after it of those alone.
+            Node::Embedding { .. } | Node::Attention { .. } if self.first_select.is_some() => {
+                return Err(self.misplaced(id));
+            }
+            Node::SelectRows { input } if self.first_select.is_some_and(|first| input.0 >= first.0) => {
+                return Err(self.misplaced(id));
+            }
+            Node::Head { .. } if self.first_select.is_none() => return Err(self.misplaced(id)),
             Node::Embedding { table } => {
                 let table = self.model.weight(table).clone();
                 let output = self.take_floats(self.graph().width(id), self.readers[id.0].len());
@@ -144,7 +184,11 @@ impl Lowering<'_> {
             Node::SelectRows { input } => {
                 let from = self.floats_of(input, id)?;
                 let output = self.take_floats(self.graph().width(id), self.readers[id.0].len());
-                self.stages.push(Stage::Select { input: from, output });
+                if self.first_select.is_none() {
+                    self.first_select = Some(id);
+                    self.layers = take(&mut self.stages);
+                }
+                self.selects.push(Select { input: from, output });
                 self.has_read(input);
                 self.set_floats(id, output, 0);
             }
@@ -152,7 +196,7 @@ impl Lowering<'_> {
                 let forms = self.forms_of(input, id)?;
                 let matrix = self.matrix(weight);
                 let projection = Projection::new(vec![(matrix, None)], false, self.pool.threads());
-                self.stages.push(Stage::Head { input: forms, projection });
+                self.head = Some(Head { input: forms, projection });
                 self.has_read(input);
             }
         }

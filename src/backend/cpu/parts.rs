@@ -88,8 +88,8 @@ impl CachedAttention {
         let context = Context { isa: self.isa, rotary: &self.rotary, places: &self.places };
         let attention = &self.layers[layer];
         match &mut self.cache {
-            Cache::Whole(cache) => attention.run(context, tasks, cache, sources, output),
-            Cache::Floats(cache) => attention.run(context, tasks, cache, sources, output),
+            Cache::Whole(cache) => attention.run(context, tasks, &mut cache.slots(), sources, output),
+            Cache::Floats(cache) => attention.run(context, tasks, &mut cache.slots(), sources, output),
         }
     }
 

@@ -57,6 +57,15 @@ pub(super) trait Tiles: Tasks {
 
 impl<T: Tasks> Tiles for T {}
 
+/// A thread that does all tasks by itself.
+pub(super) struct Alone;
+
+impl Tasks for Alone {
+    fn run(&mut self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        (0..tasks).for_each(task);
+    }
+}
+
 pub(super) struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,

@@ -4,7 +4,7 @@ use super::{
     batch::Wanted,
     kernels::{BLOCK_LEN, Block, Finish, Gate, GateBlocks, Isa, LANES},
     matrix::{Input, Matrix},
-    pool::{Pool, Tiles},
+    pool::{Tasks, Tiles},
     view::{View, ViewMut},
 };
 use std::{cell::RefCell, ops::Range};
@@ -81,7 +81,7 @@ impl Projection {
         self.cuts[self.tasks.len()]
     }
 
-    pub(super) fn run(&self, isa: Isa, pool: &mut Pool, input: Input<'_>, output: ViewMut<'_, f32>) {
+    pub(super) fn run(&self, isa: Isa, pool: &mut impl Tasks, input: Input<'_>, output: ViewMut<'_, f32>) {
         let rows_per_task = self.rows_per_task.of(output.rows());
         pool.tiles(output, rows_per_task, &self.cuts, |first, idx, tile| {
             let input = input.part(first..first + tile.rows());
@@ -93,7 +93,7 @@ impl Projection {
     pub(super) fn run_wanted(
         &self,
         isa: Isa,
-        pool: &mut Pool,
+        pool: &mut impl Tasks,
         input: Input<'_>,
         output: ViewMut<'_, f32>,
         wanted: &Wanted,
@@ -168,7 +168,7 @@ impl GatedProjection {
     pub(super) fn run_to_floats(
         &self,
         isa: Isa,
-        pool: &mut Pool,
+        pool: &mut impl Tasks,
         input: Input<'_>,
         output: ViewMut<'_, f32>,
     ) {
@@ -190,7 +190,7 @@ impl GatedProjection {
     pub(super) fn run_to_blocks(
         &self,
         isa: Isa,
-        pool: &mut Pool,
+        pool: &mut impl Tasks,
         input: Input<'_>,
         output: ViewMut<'_, Block>,
         block_cuts: &[usize],

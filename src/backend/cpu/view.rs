@@ -7,14 +7,21 @@
 
 use std::{marker::PhantomData, ops::Range, ptr::NonNull};
 
-/// A row-major matrix to read.
+/// A row-major matrix, or a tile of one, to read.
 pub(super) struct View<'a, T> {
-    values: &'a [T],
+    start: NonNull<T>,
     rows: usize,
     columns: usize,
     /// From the start of one row to that of the next.
     stride: usize,
+    /// It borrows the values of its rows and columns alone.
+    values: PhantomData<&'a [T]>,
 }
+
+// SAFETY: it stands for `&` to the values in it.
+unsafe impl<T: Sync> Send for View<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for View<'_, T> {}
 
 impl<T> Clone for View<'_, T> {
     fn clone(&self) -> Self {
@@ -27,7 +34,8 @@ impl<T> Copy for View<'_, T> {}
 impl<'a, T> View<'a, T> {
     /// The first `rows` rows of `columns` in `values`.
     pub(super) fn new(values: &'a [T], rows: usize, columns: usize) -> Self {
-        Self { values: &values[..rows * columns], rows, columns, stride: columns }
+        let start = NonNull::from(&values[..rows * columns]).cast();
+        Self { start, rows, columns, stride: columns, values: PhantomData }
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -36,7 +44,9 @@ impl<'a, T> View<'a, T> {
 
     #[inline(always)]
     pub(super) fn row(&self, row: usize) -> &'a [T] {
-        &self.values[row * self.stride..][..self.columns]
+        assert!(row < self.rows);
+        // SAFETY: the row lies within the view, which borrows its values.
+        unsafe { std::slice::from_raw_parts(self.start.add(row * self.stride).as_ptr(), self.columns) }
     }
 
     /// `N` rows from `first` on, of the same length.
@@ -52,8 +62,19 @@ impl<'a, T> View<'a, T> {
 
     /// Some neighbouring rows.
     pub(super) fn part(&self, rows: Range<usize>) -> Self {
+        self.tile(rows, 0..self.columns)
+    }
+
+    /// Some neighbouring columns of some neighbouring rows.
+    pub(super) fn tile(&self, rows: Range<usize>, columns: Range<usize>) -> Self {
         assert!(rows.start <= rows.end && rows.end <= self.rows);
-        Self { values: &self.values[rows.start * self.stride..], rows: rows.len(), ..*self }
+        assert!(columns.start <= columns.end && columns.end <= self.columns);
+        if rows.is_empty() || columns.is_empty() {
+            return Self { start: NonNull::dangling(), rows: rows.len(), columns: 0, stride: 0, ..*self };
+        }
+        // SAFETY: the tile has a value, which the checks above place within the view.
+        let start = unsafe { self.start.add(rows.start * self.stride + columns.start) };
+        Self { start, rows: rows.len(), columns: columns.len(), ..*self }
     }
 }
 
@@ -78,6 +99,11 @@ impl<'a, T> ViewMut<'a, T> {
         let values = &mut values[..rows * columns];
         let start = NonNull::from(values).cast();
         Self { start, rows, columns, stride: columns, values: PhantomData }
+    }
+
+    pub(super) fn view(&self) -> View<'_, T> {
+        let &Self { start, rows, columns, stride, .. } = self;
+        View { start, rows, columns, stride, values: PhantomData }
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -118,7 +144,7 @@ impl<'a, T> ViewMut<'a, T> {
     /// If the tile is not within the view.
     ///
     /// # Safety
-    /// No value may be in two tiles that live at the same time.
+    /// No value may be read or written through two tiles that live at the same time.
     pub(super) unsafe fn tile_unchecked(&self, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'a, T> {
         assert!(rows.start <= rows.end && rows.end <= self.rows);
         assert!(columns.start <= columns.end && columns.end <= self.columns);

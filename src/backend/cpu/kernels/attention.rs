@@ -13,7 +13,7 @@ use super::{
     simd::{Kernel, LANES, Simd, exp2},
     whole_heads::WholeHead,
 };
-use crate::model::KeyBits;
+use crate::{backend::cpu::view::View, model::KeyBits};
 
 /// Positions of a block of keys and values.
 pub(in crate::backend::cpu) const POSITIONS_PER_BLOCK: usize = LANES;
@@ -79,7 +79,7 @@ pub(in crate::backend::cpu) trait Kept:
     );
 
     /// Of the first block's values, in the form that has scales: they go into the weights.
-    fn value_scales<S: Simd>(simd: S, cached: Cached<'_, Self>) -> Option<S::Floats>;
+    fn value_scales<S: Simd>(simd: S, blocks: Blocks<'_, Self>) -> Option<S::Floats>;
 
     /// Multiplies what a chunk's queries have found before with their factors, and adds the chunk's weighted values;
     /// `VECTORS` vectors of the output at a time.
@@ -132,8 +132,7 @@ pub(in crate::backend::cpu) struct Chunk<'a, E, const QUERIES: usize> {
     /// Times the scales of the values, if they have any.
     pub(super) weights: &'a [Scores; QUERIES],
     pub(super) found: [Found; QUERIES],
-    /// From the chunk's first block on.
-    pub(super) cached: Cached<'a, E>,
+    pub(super) blocks: Blocks<'a, E>,
 }
 
 /// What is known of a query's weights in a chunk.
@@ -173,11 +172,9 @@ impl Scratch {
 /// The keys and values of one head of one slot.
 #[derive(Clone, Copy)]
 pub(in crate::backend::cpu) struct Cached<'a, E> {
-    /// From the first one on; what lies between the chunks is others'.
-    pub(in crate::backend::cpu) blocks: &'a [E],
+    /// A row a chunk; what lies between them is others'.
+    pub(in crate::backend::cpu) chunks: View<'a, E>,
     pub(in crate::backend::cpu) shape: HeadShape,
-    /// Units from the first block of a chunk to that of the next.
-    pub(in crate::backend::cpu) chunk_stride: usize,
     /// How many bytes behind these blocks those lie that are read next: they are asked for line by line while these are
     /// read. 0 where it is not known, or not worth it.
     pub(in crate::backend::cpu) ahead: usize,
@@ -186,8 +183,18 @@ pub(in crate::backend::cpu) struct Cached<'a, E> {
 impl<E> Cached<'_, E> {
     /// Those are read next.
     pub(in crate::backend::cpu) fn ask_for(&mut self, next: Cached<'_, E>) {
-        self.ahead = next.blocks.as_ptr().addr().wrapping_sub(self.blocks.as_ptr().addr());
+        let address = |cached: &Cached<'_, E>| cached.chunks.row(0).as_ptr().addr();
+        self.ahead = address(&next).wrapping_sub(address(self));
     }
+}
+
+/// A chunk's blocks, from one of them on.
+#[derive(Clone, Copy)]
+pub(in crate::backend::cpu) struct Blocks<'a, E> {
+    pub(super) units: &'a [E],
+    pub(super) shape: HeadShape,
+    /// As in [`Cached`].
+    pub(super) ahead: usize,
 }
 
 /// `softmax(query · keysᵀ * ln 2) · values` for each query.
@@ -238,7 +245,7 @@ fn attend<S: Simd, E: Kept, const QUERIES: usize, const BLOCKS: usize, const VEC
     output: &mut [f32],
     scratch: &mut Scratch,
 ) {
-    let Cached { blocks, shape, chunk_stride, ahead } = cached;
+    let Cached { chunks, shape, ahead } = cached;
     let block_len = shape.block_len::<E>();
     let Scratch { queries: whole, scores, weights } = scratch;
     let whole = whole.first_chunk_mut::<QUERIES>().expect("as many as there may be");
@@ -254,11 +261,11 @@ fn attend<S: Simd, E: Kept, const QUERIES: usize, const BLOCKS: usize, const VEC
     output.fill(0.0);
     let longest = queries.iter().map(|query| query.positions).max().unwrap_or(0);
     for first in (0..longest).step_by(CHUNK) {
-        let blocks = &blocks[first / CHUNK * chunk_stride..];
+        let units = chunks.row(first / CHUNK);
         let n_blocks = (longest - first).div_ceil(POSITIONS_PER_BLOCK).min(BLOCKS_PER_CHUNK);
         let mut block = 0;
         while block < n_blocks {
-            let blocks = &blocks[block * block_len..];
+            let blocks = &units[block * block_len..];
             if n_blocks - block >= BLOCKS {
                 E::scores::<S, QUERIES, BLOCKS>(simd, &prepared, blocks, shape, block, scores);
                 block += BLOCKS;
@@ -271,9 +278,9 @@ fn attend<S: Simd, E: Kept, const QUERIES: usize, const BLOCKS: usize, const VEC
         for query in 0..QUERIES {
             found[query].seen = queries[query].positions.saturating_sub(first).min(CHUNK);
         }
-        let cached = Cached { blocks, ..cached };
-        softmax(simd, scores, &mut found, &mut largest, &mut totals, cached);
-        let chunk = Chunk { weights: scores, found, cached };
+        let blocks = Blocks { units, shape, ahead };
+        softmax(simd, scores, &mut found, &mut largest, &mut totals, blocks);
+        let chunk = Chunk { weights: scores, found, blocks };
         E::mix::<S, QUERIES, VECTORS>(simd, chunk, weights, output);
     }
     for (output, total) in output.chunks_exact_mut(shape.padded_dim).zip(totals) {
@@ -294,7 +301,7 @@ fn softmax<S: Simd, E: Kept, const QUERIES: usize>(
     found: &mut [Found; QUERIES],
     largest: &mut [f32; LANES],
     totals: &mut [S::Floats; QUERIES],
-    cached: Cached<'_, E>,
+    blocks: Blocks<'_, E>,
 ) {
     let mut longest = 0;
     for found in &*found {
@@ -335,8 +342,8 @@ fn softmax<S: Simd, E: Kept, const QUERIES: usize>(
 
     let mut maxima = [simd.splat(0.0); QUERIES];
     for idx in 0..n_blocks {
-        let blocks = &cached.blocks[idx * cached.shape.block_len::<E>()..];
-        let scales = E::value_scales(simd, Cached { blocks, ..cached });
+        let units = &blocks.units[idx * blocks.shape.block_len::<E>()..];
+        let scales = E::value_scales(simd, Blocks { units, ..blocks });
         for query in 0..QUERIES {
             let scores = &mut scores[query].as_chunks_mut::<LANES>().0[idx];
             let mut weights = exp2(simd, simd.sub(simd.load(scores), references[query]));

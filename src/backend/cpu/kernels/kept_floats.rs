@@ -3,7 +3,7 @@
 //! The keys of a block are `[head_dim, 16]`, its values `[16, padded_dim]`.
 
 use super::{
-    attention::{Cached, Chunk, HeadShape, Keep, Kept, POSITIONS_PER_BLOCK, Prepared, Scores},
+    attention::{Blocks, Chunk, HeadShape, Keep, Kept, POSITIONS_PER_BLOCK, Prepared, Scores},
     kept_whole::WholeWeights,
     simd::{LANES, Simd},
     whole_heads::WholeHead,
@@ -76,7 +76,7 @@ impl Kept for f32 {
     }
 
     #[inline(always)]
-    fn value_scales<S: Simd>(_simd: S, _cached: Cached<'_, f32>) -> Option<S::Floats> {
+    fn value_scales<S: Simd>(_simd: S, _blocks: Blocks<'_, f32>) -> Option<S::Floats> {
         None
     }
 
@@ -88,8 +88,8 @@ impl Kept for f32 {
         output: &mut [f32],
     ) {
         let mut dim = 0;
-        while dim < chunk.cached.shape.padded_dim {
-            if chunk.cached.shape.padded_dim - dim >= VECTORS * LANES {
+        while dim < chunk.blocks.shape.padded_dim {
+            if chunk.blocks.shape.padded_dim - dim >= VECTORS * LANES {
                 mix_vectors::<S, QUERIES, VECTORS>(simd, &chunk, dim, output);
                 dim += VECTORS * LANES;
             } else {
@@ -108,9 +108,9 @@ fn mix_vectors<S: Simd, const QUERIES: usize, const VECTORS: usize>(
     dim: usize,
     output: &mut [f32],
 ) {
-    let Chunk { weights, found, cached: Cached { blocks, shape, ahead, .. } } = chunk;
+    let Chunk { weights, found, blocks: Blocks { units, shape, ahead } } = chunk;
     let row_len = shape.padded_dim / LANES;
-    let (rows, _) = blocks.as_chunks::<LANES>();
+    let (rows, _) = units.as_chunks::<LANES>();
     // Rows of keys come before those of a block's values.
     let rows = &rows[dim / LANES..];
     let row_of = |position: usize| (position / POSITIONS_PER_BLOCK + 1) * shape.head_dim + position * row_len;

@@ -17,7 +17,7 @@
 
 use super::{
     attention::{
-        BLOCKS_PER_CHUNK, CHUNK, Cached, Chunk, HeadShape, Keep, Kept, POSITIONS_PER_BLOCK, Prepared, Scores,
+        BLOCKS_PER_CHUNK, Blocks, CHUNK, Chunk, HeadShape, Keep, Kept, POSITIONS_PER_BLOCK, Prepared, Scores,
     },
     simd::{LANES, Simd},
     whole_heads::{Pairs, WholeHead, inverse, to_pairs, vector},
@@ -164,9 +164,9 @@ impl Kept for u32 {
     }
 
     #[inline(always)]
-    fn value_scales<S: Simd>(simd: S, cached: Cached<'_, u32>) -> Option<S::Floats> {
-        let Cached { blocks, shape, ahead, .. } = cached;
-        let scales = blocks[..shape.block_len::<u32>()].last_chunk::<POSITIONS_PER_BLOCK>();
+    fn value_scales<S: Simd>(simd: S, blocks: Blocks<'_, u32>) -> Option<S::Floats> {
+        let Blocks { units, shape, ahead } = blocks;
+        let scales = units[..shape.block_len::<u32>()].last_chunk::<POSITIONS_PER_BLOCK>();
         let scales = scales.expect("a block ends with them");
         simd.prefetch(scales, ahead);
         Some(simd.load(&scales.map(f32::from_bits)))
@@ -179,9 +179,9 @@ impl Kept for u32 {
         whole_weights: &mut [WholeWeights; QUERIES],
         output: &mut [f32],
     ) {
-        let Chunk { weights, found, cached: Cached { blocks, shape, ahead, .. } } = chunk;
+        let Chunk { weights, found, blocks: Blocks { units, shape, ahead } } = chunk;
         let row_len = shape.padded_dim / LANES;
-        let (rows, _) = blocks[Self::keys_len(shape)..].as_chunks::<HALF_LINE>();
+        let (rows, _) = units[Self::keys_len(shape)..].as_chunks::<HALF_LINE>();
         // Between the values of two blocks: scales, and keys.
         let gap = shape.block_len::<u32>() / HALF_LINE - PAIRS_PER_BLOCK * row_len;
         let mut longest = 0;
@@ -231,7 +231,7 @@ struct Weighted<'a, const QUERIES: usize> {
     row_len: usize,
     /// Half lines between the values of two blocks.
     gap: usize,
-    /// As in [`Cached`].
+    /// As in [`Blocks`].
     ahead: usize,
 }
 

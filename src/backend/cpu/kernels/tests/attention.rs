@@ -7,7 +7,7 @@ use super::{
     },
     assert_close, noise,
 };
-use crate::model::KeyBits;
+use crate::{backend::cpu::view::View, model::KeyBits};
 use std::cell::RefCell;
 
 /// What is asked for may lie anywhere, or nowhere.
@@ -44,7 +44,9 @@ impl<E: Kept> Kv<E> {
         let HeadShape { head_dim, padded_dim, .. } = shape;
         let mut output = vec![f32::NAN; queries.len() * padded_dim];
         let scratch = &mut scratch.borrow_mut();
-        let cached = Cached { blocks, shape, chunk_stride, ahead: AHEAD };
+        let chunks = View::new(blocks, blocks.len() / chunk_stride, chunk_stride);
+        let chunks = chunks.tile(0..chunks.rows(), 0..BLOCKS_PER_CHUNK * shape.block_len::<E>());
+        let cached = Cached { chunks, shape, ahead: AHEAD };
         isa.run(Attend { queries, cached, output: &mut output, scratch });
         output.chunks_exact(padded_dim).map(|found| found[..head_dim].to_vec()).collect()
     }
