@@ -64,11 +64,6 @@ impl Places {
         self.cuts.windows(2).map(|cuts| &self.sorted[cuts[0]..cuts[1]])
     }
 
-    /// The token that comes after a part's `nth`.
-    pub(super) fn after(&self, part: usize, nth: usize) -> Option<usize> {
-        self.sorted.get(self.cuts[part] + nth + 1).copied()
-    }
-
     pub(super) fn part(&self, part: usize) -> &[usize] {
         &self.sorted[self.cuts[part]..self.cuts[part + 1]]
     }

@@ -180,20 +180,22 @@ impl<E: Kept> Slots<'_, E> {
         let unit_of = |head: usize, token: usize| layout.unit::<E>(layer, head, places.all()[token]);
         // One token's are written sooner than another thread has heard of it.
         let heads_per_task = if places.all().len() == 1 { kv_heads } else { 1 };
-        let parts = places.parts().len();
+        let tasks_per_part = kv_heads / heads_per_task;
         let units = &self.units;
         places.all().iter().for_each(|place| self.check_owner(place.slot));
-        pool.run(kv_heads / heads_per_task * parts, &|idx| {
-            let (first_head, part) = (idx / parts * heads_per_task, idx % parts);
+        // A thread's neighbouring tasks are of the same tokens, most of which it has computed itself.
+        pool.run(tasks_per_part * places.parts().len(), &|idx| {
+            let (part, first_head) = (idx / tasks_per_part, idx % tasks_per_part * heads_per_task);
+            let tokens = places.part(part);
             let mut key = [0.0; MAX_HEAD_DIM];
             let key = &mut key[..shape.head_dim];
             for head in first_head..first_head + heads_per_task {
-                for (nth, &token) in places.part(part).iter().enumerate() {
+                for (nth, &token) in tokens.iter().enumerate() {
                     let value = head_of(token, head, key);
                     // After the last token comes the first one's next head.
-                    let next = match places.after(part, nth) {
-                        Some(token) => unit_of(head, token),
-                        None => unit_of(head + 1, places.part(0)[0]),
+                    let next = match tokens.get(nth + 1) {
+                        Some(&token) => unit_of(head, token),
+                        None => unit_of(head + 1, tokens[0]),
                     };
                     let ahead = next.wrapping_sub(unit_of(head, token)).wrapping_mul(size_of::<E>());
                     let (chunk, start) = layout.block::<E>(layer, head, places.all()[token]);
