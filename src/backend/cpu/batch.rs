@@ -1,4 +1,4 @@
-//! The tokens of a step, one row of every matrix each, and which of their logits are wanted.
+//! The tokens of a share, one row of every matrix each, and which of a step's logits are wanted.
 
 use super::kernels::{LANES, POSITIONS_PER_BLOCK};
 use crate::{

@@ -124,7 +124,7 @@ impl<E: Kept> KvCache<E> {
     ) -> impl Iterator<Item = Slots<'a, E>> {
         let Slots { units, layout, .. } = self.slots();
         (0..owners).map(move |owner| {
-            // SAFETY: a slot has one owner, and is read and written through no other's (`check_owner`).
+            // SAFETY: a slot has one owner, and is read and written through no other's (`check`).
             let units = unsafe { units.tile_unchecked(0..units.rows(), 0..units.columns()) };
             Slots { units, layout, owned: Some((owner_of, owner)) }
         })
@@ -145,7 +145,9 @@ impl<E: Kept> KvCache<E> {
 }
 
 impl<E: Kept> Slots<'_, E> {
-    fn check_owner(&self, slot: Slot) {
+    /// Else what is asked for would lie in another slot's memory.
+    fn check(&self, layer: usize, head: usize, slot: Slot) {
+        assert!(layer < self.layout.layers && head < self.layout.kv_heads, "no head {head} of layer {layer}");
         let owned = self.owned.is_none_or(|(owner_of, owner)| owner_of.get(slot.0) == Some(&owner));
         assert!(owned, "slot {} is another's", slot.0);
     }
@@ -153,9 +155,9 @@ impl<E: Kept> Slots<'_, E> {
     /// The keys and values of one head of one slot.
     ///
     /// # Panics
-    /// If there is no such slot, or it is not among these.
+    /// If there is no such layer, head or slot, or the slot is not among these.
     pub(super) fn read(&self, layer: usize, head: usize, slot: Slot) -> Cached<'_, E> {
-        self.check_owner(slot);
+        self.check(layer, head, slot);
         let layout = self.layout;
         let (_, begin) = layout.block::<E>(layer, head, Place { slot, position: 0 });
         let chunks = self.units.view().tile(0..self.units.rows(), begin..begin + layout.chunk_len::<E>());
@@ -182,7 +184,7 @@ impl<E: Kept> Slots<'_, E> {
         let heads_per_task = if places.all().len() == 1 { kv_heads } else { 1 };
         let tasks_per_part = kv_heads / heads_per_task;
         let units = &self.units;
-        places.all().iter().for_each(|place| self.check_owner(place.slot));
+        places.all().iter().for_each(|place| self.check(layer, 0, place.slot));
         // A thread's neighbouring tasks are of the same tokens, most of which it has computed itself.
         pool.run(tasks_per_part * places.parts().len(), &|idx| {
             let (part, first_head) = (idx / tasks_per_part, idx % tasks_per_part * heads_per_task);
@@ -252,7 +254,7 @@ impl Layout {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::pool::Alone, *};
     use crate::model::KeyBits;
 
     fn cache() -> KvCache<f32> {
@@ -288,13 +290,28 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "slot 1 is another's")]
+    #[should_panic(expected = "slot 0 is another's")]
     fn a_slot_of_another_owner_is_not_read() {
         let mut cache = cache();
         let [first, second]: [_; 2] = cache.split(&[0, 1, 0], 2).collect::<Vec<_>>().try_into().ok().unwrap();
         first.read(0, 0, Slot(2));
         second.read(0, 0, Slot(1));
-        first.read(0, 0, Slot(1));
+        second.read(0, 0, Slot(0));
+    }
+
+    #[test]
+    #[should_panic(expected = "slot 1 is another's")]
+    fn a_slot_of_another_owner_is_not_written() {
+        let (mut cache, mut places) = (cache(), Places::default());
+        let mut first = cache.split(&[0, 1], 2).next().unwrap();
+        places.fill([Place { slot: Slot(1), position: 0 }].into_iter());
+        first.write(Isa::best(), &mut Alone, 0, &places, |_, _, _| &[0.0; 5]);
+    }
+
+    #[test]
+    #[should_panic(expected = "no head 3 of layer 1")]
+    fn a_head_that_is_none_has_no_memory() {
+        cache().slots().read(1, 3, Slot(0));
     }
 
     #[test]

@@ -151,17 +151,13 @@ impl Lowering<'_> {
 
     /// Computes a node, unless another's stage has or will.
     fn node(&mut self, id: NodeId, node: &Node) -> Result<(), LowerError> {
+        if !self.has_its_rows(node) {
+            return Err(self.misplaced(id));
+        }
         if self.values[id.0].is_some() {
             return Ok(());
         }
         match *node {
-            // What comes before rows are selected is computed of all, and what comes after it of those alone.
-            Node::Embedding { .. } | Node::Attention { .. } if self.first_select.is_some() => {
-                return Err(self.misplaced(id));
-            }
-            Node::SelectRows { input } if self.first_select.is_some_and(|first| input.0 >= first.0) => {
-                return Err(self.misplaced(id));
-            }
             Node::Head { .. } if self.first_select.is_none() => return Err(self.misplaced(id)),
             Node::Embedding { table } => {
                 let table = self.model.weight(table).clone();
@@ -201,6 +197,21 @@ impl Lowering<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What comes before rows are selected is computed of all, and what comes after it of those alone. All are selected
+    /// before any of them is computed with.
+    fn has_its_rows(&self, node: &Node) -> bool {
+        let Some(first) = self.first_select else { return true };
+        let of_selected = |input: NodeId| input.0 >= first.0;
+        match node {
+            Node::Embedding { .. } | Node::Attention { .. } => false,
+            Node::SelectRows { input } => {
+                !of_selected(*input)
+                    && self.stages.iter().all(|stage| matches!(stage, Stage::Quantise { .. }))
+            }
+            _ => node.inputs().into_iter().all(of_selected),
+        }
     }
 
     fn norm(&mut self, id: NodeId, input: NodeId, weight: WeightId, epsilon: f32) -> Result<(), LowerError> {

@@ -23,19 +23,19 @@ pub(super) struct Forms {
     pub(super) blocks: Option<BlocksId>,
 }
 
-/// The matrices that stages write and read: room for a step's most tokens each.
+/// The matrices that the stages of a share write and read: room for its most tokens each.
 pub(super) struct Memory {
-    floats: Vec<Matrix<f32>>,
-    blocks: Vec<Matrix<Block>>,
+    floats: Vec<Activations<f32>>,
+    blocks: Vec<Activations<Block>>,
 }
 
 #[derive(Default)]
-pub(super) struct Matrix<T> {
+pub(super) struct Activations<T> {
     values: Vec<T>,
     columns: usize,
 }
 
-impl<T: Clone + Default> Matrix<T> {
+impl<T: Clone + Default> Activations<T> {
     fn new(rows: usize, columns: usize) -> Self {
         Self { values: vec![T::default(); rows * columns], columns }
     }
@@ -57,8 +57,11 @@ impl Memory {
     /// Room for `rows` rows of the given widths, in values.
     pub(super) fn new(rows: usize, float_widths: &[usize], block_widths: &[usize]) -> Self {
         Self {
-            floats: float_widths.iter().map(|&width| Matrix::new(rows, width)).collect(),
-            blocks: block_widths.iter().map(|&width| Matrix::new(rows, width.div_ceil(BLOCK_LEN))).collect(),
+            floats: float_widths.iter().map(|&width| Activations::new(rows, width)).collect(),
+            blocks: block_widths
+                .iter()
+                .map(|&width| Activations::new(rows, width.div_ceil(BLOCK_LEN)))
+                .collect(),
         }
     }
 
@@ -78,13 +81,17 @@ impl Memory {
     }
 
     /// Runs `stage` with one matrix to write and the others to read.
-    pub(super) fn writing_floats(&mut self, id: FloatsId, stage: impl FnOnce(&Self, &mut Matrix<f32>)) {
+    pub(super) fn writing_floats(&mut self, id: FloatsId, stage: impl FnOnce(&Self, &mut Activations<f32>)) {
         let mut output = take(&mut self.floats[id.0]);
         stage(self, &mut output);
         self.floats[id.0] = output;
     }
 
-    pub(super) fn writing_blocks(&mut self, id: BlocksId, stage: impl FnOnce(&Self, &mut Matrix<Block>)) {
+    pub(super) fn writing_blocks(
+        &mut self,
+        id: BlocksId,
+        stage: impl FnOnce(&Self, &mut Activations<Block>),
+    ) {
         let mut output = take(&mut self.blocks[id.0]);
         stage(self, &mut output);
         self.blocks[id.0] = output;

@@ -74,7 +74,7 @@ impl Packer<'_> {
     }
 
     /// `[panel, input, lane]` of rows that `read` writes.
-    pub(super) fn floats<E: Copy + Default + Send>(
+    pub(super) fn floats<E: Copy + Default + Send + Sync>(
         &mut self,
         read: impl Fn(usize, &mut [E]) + Sync,
     ) -> Vec<E> {

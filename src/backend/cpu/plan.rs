@@ -5,7 +5,7 @@ use super::{
     batch::{Batch, Wanted},
     cache::{KvCache, Slots},
     kernels::{Isa, Kept, Quantise, RmsNorm},
-    memory::{BlocksId, FloatsId, Forms, Matrix, Memory},
+    memory::{Activations, BlocksId, FloatsId, Forms, Memory},
     pool::{Alone, Pool, Tasks, Tiles},
     project::{GatedProjection, Projection},
     rotary::RotaryTable,
@@ -17,7 +17,7 @@ use crate::{
     model::StoredTensor,
 };
 
-/// What all threads do before any goes on.
+/// What is done with all rows of a share before the next stage begins.
 pub(super) enum Stage {
     Embed {
         table: StoredTensor,
@@ -212,9 +212,9 @@ impl<E: Kept, T: Tasks> Run<'_, '_, E, T> {
         }
     }
 
-    fn each_row<V: Clone + Default + Send>(
+    fn each_row<V: Clone + Default + Send + Sync>(
         &mut self,
-        output: &mut Matrix<V>,
+        output: &mut Activations<V>,
         task: impl Fn(usize, &mut [V]) + Sync,
     ) {
         /// Fewer are done sooner than another thread has heard of them.

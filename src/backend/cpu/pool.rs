@@ -35,7 +35,7 @@ pub(in crate::backend) trait Tasks {
 pub(super) trait Tiles: Tasks {
     /// Cuts a matrix into tiles of `rows_per_tile` rows and the columns between neighbouring `cuts`,
     /// and runs `task` with the first row and the column's index of each.
-    fn tiles<T: Send>(
+    fn tiles<T: Send + Sync>(
         &mut self,
         matrix: ViewMut<'_, T>,
         rows_per_tile: usize,

@@ -27,13 +27,14 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// One for each thread, for up to `max_rows` tokens in all.
+    /// One for each thread, for up to `max_rows` tokens in all; one alone if these are never enough for all threads.
     pub(super) fn new(threads: usize, max_rows: usize, memory: impl Fn(usize) -> Memory) -> Self {
+        let n_shares = if max_rows < threads * min_tokens(threads) { 1 } else { threads };
         let share = |idx| {
-            let rows = if idx == 0 { max_rows } else { max_tokens(max_rows, threads) };
+            let rows = if idx == 0 { max_rows } else { max_tokens(max_rows, n_shares) };
             Share { batch: Batch::default(), memory: memory(rows) }
         };
-        let shares = (0..threads).map(share).collect();
+        let shares = (0..n_shares).map(share).collect();
         Self { shares, share_of_slot: Vec::new(), deal: Deal::default(), selected: Vec::new() }
     }
 
@@ -124,7 +125,8 @@ impl Deal {
             share_of[row] = least;
             loads[least] += tokens(row);
         }
-        let even = loads.iter().all(|&load| load <= max_tokens(all_tokens, n_shares));
+        let enough = min_tokens(n_shares)..=max_tokens(all_tokens, n_shares);
+        let even = loads.iter().all(|load| enough.contains(load));
         if !even {
             share_of.fill(0);
         }
@@ -177,5 +179,7 @@ mod tests {
         assert_eq!(dealt(&[64], 2), None);
         assert_eq!(dealt(&[8, 2, 2], 2), None);
         assert_eq!(dealt(&[14, 19], 2), None);
+        // Each but one has a few more than its part, and that one nothing.
+        assert_eq!(dealt(&[34; 11], 12), None);
     }
 }

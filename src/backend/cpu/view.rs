@@ -7,6 +7,10 @@
 
 use std::{marker::PhantomData, ops::Range, ptr::NonNull};
 
+fn len(rows: usize, columns: usize) -> usize {
+    rows.checked_mul(columns).expect("a matrix has fewer values than there are addresses")
+}
+
 /// A row-major matrix, or a tile of one, to read.
 pub(super) struct View<'a, T> {
     start: NonNull<T>,
@@ -34,7 +38,7 @@ impl<T> Copy for View<'_, T> {}
 impl<'a, T> View<'a, T> {
     /// The first `rows` rows of `columns` in `values`.
     pub(super) fn new(values: &'a [T], rows: usize, columns: usize) -> Self {
-        let start = NonNull::from(&values[..rows * columns]).cast();
+        let start = NonNull::from(&values[..len(rows, columns)]).cast();
         Self { start, rows, columns, stride: columns, values: PhantomData }
     }
 
@@ -90,13 +94,13 @@ pub(super) struct ViewMut<'a, T> {
 
 // SAFETY: it stands for `&mut` to the values in it, no two at once for one value.
 unsafe impl<T: Send> Send for ViewMut<'_, T> {}
-// SAFETY: a shared one gives no access to the values but through the unsafe `tile_unchecked`.
-unsafe impl<T: Send> Sync for ViewMut<'_, T> {}
+// SAFETY: a shared one lets values be read, and written through the unsafe `tile_unchecked` alone.
+unsafe impl<T: Send + Sync> Sync for ViewMut<'_, T> {}
 
 impl<'a, T> ViewMut<'a, T> {
     /// The first `rows` rows of `columns` in `values`.
     pub(super) fn new(values: &'a mut [T], rows: usize, columns: usize) -> Self {
-        let values = &mut values[..rows * columns];
+        let values = &mut values[..len(rows, columns)];
         let start = NonNull::from(values).cast();
         Self { start, rows, columns, stride: columns, values: PhantomData }
     }
@@ -144,7 +148,7 @@ impl<'a, T> ViewMut<'a, T> {
     /// If the tile is not within the view.
     ///
     /// # Safety
-    /// No value may be read or written through two tiles that live at the same time.
+    /// While the tile lives, no value that it writes may be read or written otherwise, and none that it reads be written.
     pub(super) unsafe fn tile_unchecked(&self, rows: Range<usize>, columns: Range<usize>) -> ViewMut<'a, T> {
         assert!(rows.start <= rows.end && rows.end <= self.rows);
         assert!(columns.start <= columns.end && columns.end <= self.columns);
