@@ -112,12 +112,24 @@ impl Kernel for GateBlocks<'_> {
     fn run<S: Simd>(mut self, simd: S) {
         let rows = self.gate.rows();
         let mut row = 0;
+        // The rows that are rounded together are written out: an array of them would be filled twice.
         while row < rows {
+            let first = self.gated(simd, row);
             row += match rows - row {
-                4.. => self.rows::<S, 4>(simd, row),
-                3 => self.rows::<S, 3>(simd, row),
-                2 => self.rows::<S, 2>(simd, row),
-                _ => self.rows::<S, 1>(simd, row),
+                4.. => {
+                    let others =
+                        [self.gated(simd, row + 1), self.gated(simd, row + 2), self.gated(simd, row + 3)];
+                    self.round(simd, row, [first, others[0], others[1], others[2]])
+                }
+                3 => {
+                    let others = [self.gated(simd, row + 1), self.gated(simd, row + 2)];
+                    self.round(simd, row, [first, others[0], others[1]])
+                }
+                2 => {
+                    let second = self.gated(simd, row + 1);
+                    self.round(simd, row, [first, second])
+                }
+                _ => self.round(simd, row, [first]),
             };
         }
     }
@@ -125,18 +137,26 @@ impl Kernel for GateBlocks<'_> {
 
 impl GateBlocks<'_> {
     #[inline(always)]
-    fn rows<S: Simd, const ROWS: usize>(&mut self, simd: S, first: usize) -> usize {
-        let mut gated = [[[simd.splat(0.0); 2]; 2]; ROWS];
-        for (row, gated) in gated.iter_mut().enumerate() {
-            let gates = self.gate.row(first + row).load(simd, 0);
-            let ups = self.up.row(first + row).load(simd, 0);
-            for half in 0..2 {
-                for part in 0..2 {
-                    gated[half][part] = silu_times(simd, gates[half][part], ups[half][part]);
-                }
+    fn gated<S: Simd>(&self, simd: S, row: usize) -> [[S::Floats; 2]; 2] {
+        let mut gated = self.gate.row(row).load(simd, 0);
+        let ups = self.up.row(row).load(simd, 0);
+        for half in 0..2 {
+            for part in 0..2 {
+                gated[half][part] = silu_times(simd, gated[half][part], ups[half][part]);
             }
         }
-        simd.quantise(gated, self.blocks.rows_from::<ROWS>(first).map(|row| &mut row[0]));
+        gated
+    }
+
+    /// Returns how many rows.
+    #[inline(always)]
+    fn round<S: Simd, const ROWS: usize>(
+        &mut self,
+        simd: S,
+        first: usize,
+        values: [[[S::Floats; 2]; 2]; ROWS],
+    ) -> usize {
+        simd.quantise(values, self.blocks.rows_from::<ROWS>(first).map(|row| &mut row[0]));
         ROWS
     }
 }
