@@ -1,6 +1,7 @@
 //! The attention stage: keys and values go to the cache, queries find what is there.
 
 use super::{
+    aligned::Aligned,
     batch::{Place, Places},
     cache::Slots,
     kernels::{
@@ -238,15 +239,15 @@ impl Attention {
         thread_local! {
             /// Queries, what they find, and what is found on the way. Kept for the next ones: to clear it takes
             /// as long as to look at a few positions.
-            static PREPARED: RefCell<([QueryHeads; 2], Scratch)> =
-                const { RefCell::new(([[0.0; _]; 2], Scratch::new())) };
+            static PREPARED: RefCell<(Aligned<[QueryHeads; 2]>, Scratch)> =
+                const { RefCell::new((Aligned([[0.0; _]; 2]), Scratch::new())) };
         }
         let AttentionShape { heads, kv_heads, head_dim, scale } = self.shape;
         let group = heads / kv_heads;
         let padded_dim = cached.shape.padded_dim;
 
         let count = places.len() * group;
-        PREPARED.with_borrow_mut(|([turned, found], scratch)| {
+        PREPARED.with_borrow_mut(|(Aligned([turned, found]), scratch)| {
             for start in (0..count).step_by(MAX_QUERIES) {
                 let these = start..(start + MAX_QUERIES).min(count);
                 for (idx, to) in these.clone().zip(turned.chunks_exact_mut(head_dim)) {

@@ -1,6 +1,7 @@
 //! The matrices that the stages of a step write and read, had once.
 
 use super::{
+    aligned::AlignedVec,
     attention::Heads,
     kernels::{BLOCK_LEN, Block},
     matrix::Input,
@@ -31,13 +32,13 @@ pub(super) struct Memory {
 
 #[derive(Default)]
 pub(super) struct Activations<T> {
-    values: Vec<T>,
+    values: AlignedVec<T>,
     columns: usize,
 }
 
 impl<T: Clone + Default> Activations<T> {
     fn new(rows: usize, columns: usize) -> Self {
-        Self { values: vec![T::default(); rows * columns], columns }
+        Self { values: AlignedVec::new(rows * columns), columns }
     }
 
     fn view(&self, rows: usize) -> View<'_, T> {

@@ -23,6 +23,7 @@
 //! | `pool.rs`, `view.rs` | threads, and matrices that they share out |
 //! | `kernels/` | the loops, for each instruction set |
 
+mod aligned;
 mod attention;
 mod batch;
 mod cache;

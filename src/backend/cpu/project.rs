@@ -1,6 +1,7 @@
 //! Linear layers that read the same rows, as one stage shared out among the threads.
 
 use super::{
+    aligned::Aligned,
     batch::Wanted,
     kernels::{BLOCK_LEN, Block, Finish, Gate, GateBlocks, Isa, LANES},
     matrix::{Input, Matrix},
@@ -224,9 +225,9 @@ impl GatedProjection {
         type Products = [f32; GATE_ROWS * GATE_COLUMNS];
         thread_local! {
             /// Kept for the next ones: to clear them takes longer than some products.
-            static PRODUCTS: RefCell<[Products; 2]> = const { RefCell::new([[0.0; _]; 2]) };
+            static PRODUCTS: RefCell<Aligned<[Products; 2]>> = const { RefCell::new(Aligned([[0.0; _]; 2])) };
         }
-        PRODUCTS.with_borrow_mut(|[gates, ups]| {
+        PRODUCTS.with_borrow_mut(|Aligned([gates, ups])| {
             for column in columns.clone().step_by(GATE_COLUMNS) {
                 let width = GATE_COLUMNS.min(columns.end - column);
                 let panels = column / LANES..(column + width).div_ceil(LANES);

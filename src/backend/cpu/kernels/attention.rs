@@ -13,7 +13,10 @@ use super::{
     simd::{Kernel, LANES, Simd, exp2},
     whole_heads::WholeHead,
 };
-use crate::{backend::cpu::view::View, model::KeyBits};
+use crate::{
+    backend::cpu::{aligned::Aligned, view::View},
+    model::KeyBits,
+};
 
 /// Positions of a block of keys and values.
 pub(in crate::backend::cpu) const POSITIONS_PER_BLOCK: usize = LANES;
@@ -158,14 +161,18 @@ pub(in crate::backend::cpu) struct Query<'a> {
 /// Memory for what is found on the way; what it holds does not matter.
 pub(in crate::backend::cpu) struct Scratch {
     queries: [WholeHead; MAX_TOGETHER],
-    scores: [Scores; MAX_TOGETHER],
+    scores: Aligned<[Scores; MAX_TOGETHER]>,
     /// The weights that come of the scores.
-    weights: [WholeWeights; MAX_TOGETHER],
+    weights: Aligned<[WholeWeights; MAX_TOGETHER]>,
 }
 
 impl Scratch {
     pub(in crate::backend::cpu) const fn new() -> Self {
-        Self { queries: [const { WholeHead::new() }; _], scores: [[0.0; _]; _], weights: [[[0; _]; _]; _] }
+        Self {
+            queries: [const { WholeHead::new() }; _],
+            scores: Aligned([[0.0; _]; _]),
+            weights: Aligned([[[0; _]; _]; _]),
+        }
     }
 }
 
@@ -247,7 +254,7 @@ fn attend<S: Simd, E: Kept, const QUERIES: usize, const BLOCKS: usize, const VEC
 ) {
     let Cached { chunks, shape, ahead } = cached;
     let block_len = shape.block_len::<E>();
-    let Scratch { queries: whole, scores, weights } = scratch;
+    let Scratch { queries: whole, scores: Aligned(scores), weights: Aligned(weights) } = scratch;
     let whole = whole.first_chunk_mut::<QUERIES>().expect("as many as there may be");
     let scores = scores.first_chunk_mut::<QUERIES>().expect("as many as there may be");
     let weights = weights.first_chunk_mut::<QUERIES>().expect("as many as there may be");
