@@ -10,7 +10,7 @@
 
 use super::{
     kept_whole::WholeWeights,
-    simd::{Kernel, LANES, Simd, exp2},
+    simd::{Kernel, LANES, Simd, exp2, exp2_of_negative},
     whole_heads::WholeHead,
 };
 use crate::{
@@ -60,6 +60,9 @@ impl HeadShape {
 pub(in crate::backend::cpu) trait Kept:
     Copy + Default + Send + Sync + 'static
 {
+    /// Whether values have scales.
+    const HAS_SCALES: bool;
+
     /// Units that the keys of a block take.
     fn keys_len(shape: HeadShape) -> usize;
     /// Units that the values of a block take.
@@ -71,7 +74,8 @@ pub(in crate::backend::cpu) trait Kept:
     /// Brings a query into the form that meets keys, if it is another one.
     fn prepare<S: Simd>(simd: S, values: &[f32], shape: HeadShape, whole: &mut WholeHead);
 
-    /// Products of queries with the keys of the first `BLOCKS` blocks, into the blocks of scores from the `nth` on.
+    /// Products of queries with the keys of the first `BLOCKS` blocks, into the blocks of scores from the `nth` on. In the
+    /// form that has scales, [`ValueScales`] says what is added to each.
     fn scores<S: Simd, const QUERIES: usize, const BLOCKS: usize>(
         simd: S,
         queries: &Prepared<'_, QUERIES>,
@@ -82,14 +86,13 @@ pub(in crate::backend::cpu) trait Kept:
     );
 
     /// Of the first block's values, in the form that has scales: they go into the weights.
-    fn value_scales<S: Simd>(simd: S, blocks: Blocks<'_, Self>) -> Option<S::Floats>;
+    fn value_scales<S: Simd>(simd: S, blocks: Blocks<'_, Self>) -> Option<ValueScales<S>>;
 
     /// Multiplies what a chunk's queries have found before with their factors, and adds the chunk's weighted values;
     /// `VECTORS` vectors of the output at a time.
     fn mix<S: Simd, const QUERIES: usize, const VECTORS: usize>(
         simd: S,
         chunk: Chunk<'_, Self, QUERIES>,
-        whole_weights: &mut [WholeWeights; QUERIES],
         output: &mut [f32],
     );
 }
@@ -130,10 +133,21 @@ impl<E: Kept> Kernel for Keep<'_, E> {
     }
 }
 
+/// The scales of sixteen values. A weight meets its value's scale before it is rounded, so the largest score plus the
+/// logarithm of its scale is what the others are measured by: that is what becomes of a score in this form, with
+/// the logarithm rounded up.
+pub(in crate::backend::cpu) struct ValueScales<S: Simd> {
+    /// Scales by the next powers of two, times the largest whole weight.
+    pub(super) fractions: S::Floats,
+    /// One by these powers: what a weight has too little.
+    pub(super) powers: S::Floats,
+}
+
 /// The weights of a chunk of positions, and their values.
 pub(in crate::backend::cpu) struct Chunk<'a, E, const QUERIES: usize> {
-    /// Times the scales of the values, if they have any.
     pub(super) weights: &'a [Scores; QUERIES],
+    /// Instead, where values have scales: times these.
+    pub(super) whole_weights: &'a [WholeWeights; QUERIES],
     pub(super) found: [Found; QUERIES],
     pub(super) blocks: Blocks<'a, E>,
 }
@@ -145,8 +159,8 @@ pub(super) struct Found {
     pub(super) seen: usize,
     /// What earlier chunks yielded is to be multiplied with.
     pub(super) factor: f32,
-    /// Of the weights, where values have scales.
-    pub(super) largest: f32,
+    /// What this chunk yields is to be multiplied with; 1 where values have no scales.
+    pub(super) gain: f32,
 }
 
 /// A query of one head.
@@ -281,14 +295,14 @@ fn attend<S: Simd, E: Kept, const QUERIES: usize, const BLOCKS: usize, const VEC
                 block += 1;
             }
         }
-        let mut found = [Found { seen: 0, factor: 1.0, largest: 0.0 }; QUERIES];
+        let mut found = [Found { seen: 0, factor: 1.0, gain: 1.0 }; QUERIES];
         for query in 0..QUERIES {
             found[query].seen = queries[query].positions.saturating_sub(first).min(CHUNK);
         }
         let blocks = Blocks { units, shape, ahead };
-        softmax(simd, scores, &mut found, &mut largest, &mut totals, blocks);
-        let chunk = Chunk { weights: scores, found, blocks };
-        E::mix::<S, QUERIES, VECTORS>(simd, chunk, weights, output);
+        softmax(simd, (scores, weights), &mut found, &mut largest, &mut totals, blocks);
+        let chunk = Chunk { weights: scores, whole_weights: weights, found, blocks };
+        E::mix::<S, QUERIES, VECTORS>(simd, chunk, output);
     }
     for (output, total) in output.chunks_exact_mut(shape.padded_dim).zip(totals) {
         let total = simd.splat(simd.sum(total));
@@ -301,75 +315,90 @@ fn attend<S: Simd, E: Kept, const QUERIES: usize, const BLOCKS: usize, const VEC
 
 /// Makes weights of the scores; those that a query does not see become 0. A block is taken for all queries before the
 /// next one, since each step of one query waits for the step before.
+///
+/// Whole weights are measured by the largest of their chunk, so that as little of them is lost as can be, others by the
+/// largest so far.
 #[inline(always)]
 fn softmax<S: Simd, E: Kept, const QUERIES: usize>(
     simd: S,
-    scores: &mut [Scores; QUERIES],
+    (scores, whole_weights): (&mut [Scores; QUERIES], &mut [WholeWeights; QUERIES]),
     found: &mut [Found; QUERIES],
     largest: &mut [f32; LANES],
     totals: &mut [S::Floats; QUERIES],
     blocks: Blocks<'_, E>,
 ) {
-    let mut longest = 0;
+    let (mut shortest, mut longest) = (CHUNK, 0);
     for found in &*found {
-        longest = longest.max(found.seen);
+        (shortest, longest) = (shortest.min(found.seen), longest.max(found.seen));
     }
-    let n_blocks = longest.div_ceil(LANES);
-    let seen_in = |found: &Found, idx: usize| found.seen.saturating_sub(idx * LANES).min(LANES);
+    // All queries see the whole of the first ones.
+    let (seen_by_all, n_blocks) = (shortest / LANES, longest.div_ceil(LANES));
+    let seen_in = |found: &Found, idx: usize| found.seen.saturating_sub(idx * LANES);
 
     let mut maxima = [simd.splat(f32::NEG_INFINITY); QUERIES];
     for idx in 0..n_blocks {
         for query in 0..QUERIES {
             let mut scores = simd.load(&scores[query].as_chunks::<LANES>().0[idx]);
-            let seen = seen_in(&found[query], idx);
-            if seen < LANES {
-                scores = simd.keep_first(scores, seen, f32::NEG_INFINITY);
+            if idx >= seen_by_all {
+                scores = simd.keep_first(scores, seen_in(&found[query], idx), f32::NEG_INFINITY);
             }
             maxima[query] = simd.max(maxima[query], scores);
         }
     }
     let before = *largest;
-    each_maximum(simd, maxima, largest);
-    simd.store(simd.max(simd.load(&before), simd.load(largest)), largest);
-    let mut factors = [0.0; LANES];
-    simd.store(exp2(simd, simd.sub(simd.load(&before), simd.load(largest))), &mut factors);
-    let mut references = [simd.splat(0.0); QUERIES];
+    let mut references = [0.0; LANES];
+    each_maximum(simd, maxima, &mut references);
+    let now = simd.max(simd.load(&before), simd.load(&references));
+    simd.store(now, largest);
+    let (mut factors, mut gains) = ([0.0; LANES], [1.0; LANES]);
+    simd.store(exp2(simd, simd.sub(simd.load(&before), now)), &mut factors);
+    if E::HAS_SCALES {
+        simd.store(exp2(simd, simd.sub(simd.load(&references), now)), &mut gains);
+    } else {
+        references = *largest;
+    }
     for query in 0..QUERIES {
-        references[query] = simd.splat(largest[query]);
-        let factor = match found[query].seen {
+        let found = &mut found[query];
+        (found.factor, found.gain) = match found.seen {
             // Not even what is no number changes.
-            0 => 1.0,
+            0 => (1.0, 0.0),
             // The first chunk has nothing before it.
-            _ if before[query] == f32::NEG_INFINITY => 0.0,
-            _ => factors[query],
+            _ if before[query] == f32::NEG_INFINITY => (0.0, gains[query]),
+            _ => (factors[query], gains[query]),
         };
-        found[query].factor = factor;
-        totals[query] = simd.mul(totals[query], simd.splat(factor));
     }
 
-    let mut maxima = [simd.splat(0.0); QUERIES];
+    let mut sums = [simd.splat(0.0); QUERIES];
     for idx in 0..n_blocks {
         let units = &blocks.units[idx * blocks.shape.block_len::<E>()..];
         let scales = E::value_scales(simd, Blocks { units, ..blocks });
         for query in 0..QUERIES {
             let scores = &mut scores[query].as_chunks_mut::<LANES>().0[idx];
-            let mut weights = exp2(simd, simd.sub(simd.load(scores), references[query]));
-            let seen = seen_in(&found[query], idx);
-            if seen < LANES {
-                weights = simd.keep_first(weights, seen, 0.0);
+            let mut below = simd.sub(simd.load(scores), simd.splat(references[query]));
+            if idx >= seen_by_all {
+                below = simd.keep_first(below, seen_in(&found[query], idx), f32::NEG_INFINITY);
             }
-            totals[query] = simd.add(totals[query], weights);
-            if let Some(scales) = scales {
-                weights = simd.mul(weights, scales);
-                maxima[query] = simd.max(maxima[query], weights);
+            let mut weights = exp2_of_negative(simd, below);
+            if idx >= seen_by_all {
+                weights = simd.keep_first(weights, seen_in(&found[query], idx), 0.0);
             }
-            simd.store(weights, scores);
+            match scales {
+                Some(ValueScales { fractions, powers }) => {
+                    sums[query] = simd.mul_add(weights, powers, sums[query]);
+                    let whole_weights = &mut whole_weights[query];
+                    whole_weights[idx] = simd.to_pairs(simd.mul(weights, fractions));
+                }
+                None => {
+                    sums[query] = simd.add(sums[query], weights);
+                    simd.store(weights, scores);
+                }
+            }
         }
     }
-    let mut largest_weights = [0.0; LANES];
-    each_maximum(simd, maxima, &mut largest_weights);
     for query in 0..QUERIES {
-        found[query].largest = largest_weights[query];
+        let Found { factor, gain, .. } = found[query];
+        let earlier = simd.mul(totals[query], simd.splat(factor));
+        totals[query] = simd.mul_add(sums[query], simd.splat(gain), earlier);
     }
 }
 

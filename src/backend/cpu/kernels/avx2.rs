@@ -165,6 +165,16 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn exponents(self, values: [__m256; 2]) -> [__m256; 2] {
+        present!({
+            let bias = _mm256_set1_epi32(127);
+            let low = _mm256_sub_epi32(_mm256_srli_epi32::<23>(_mm256_castps_si256(values[0])), bias);
+            let high = _mm256_sub_epi32(_mm256_srli_epi32::<23>(_mm256_castps_si256(values[1])), bias);
+            [_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)]
+        })
+    }
+
+    #[inline(always)]
     fn keep_first(self, values: [__m256; 2], count: usize, other: f32) -> [__m256; 2] {
         present!({
             let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

@@ -127,6 +127,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn exponents(self, values: __m512) -> __m512 {
+        present!(_mm512_getexp_ps(values))
+    }
+
+    #[inline(always)]
     fn keep_first(self, values: __m512, count: usize, other: f32) -> __m512 {
         let kept = if count < LANES { (1u16 << count) - 1 } else { u16::MAX };
         present!(_mm512_mask_blend_ps(kept, _mm512_set1_ps(other), values))

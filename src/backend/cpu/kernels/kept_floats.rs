@@ -3,13 +3,14 @@
 //! The keys of a block are `[head_dim, 16]`, its values `[16, padded_dim]`.
 
 use super::{
-    attention::{Blocks, Chunk, HeadShape, Keep, Kept, POSITIONS_PER_BLOCK, Prepared, Scores},
-    kept_whole::WholeWeights,
+    attention::{Blocks, Chunk, HeadShape, Keep, Kept, POSITIONS_PER_BLOCK, Prepared, Scores, ValueScales},
     simd::{LANES, Simd},
     whole_heads::WholeHead,
 };
 
 impl Kept for f32 {
+    const HAS_SCALES: bool = false;
+
     #[inline(always)]
     fn keys_len(shape: HeadShape) -> usize {
         shape.head_dim * POSITIONS_PER_BLOCK
@@ -76,7 +77,7 @@ impl Kept for f32 {
     }
 
     #[inline(always)]
-    fn value_scales<S: Simd>(_simd: S, _blocks: Blocks<'_, f32>) -> Option<S::Floats> {
+    fn value_scales<S: Simd>(_simd: S, _blocks: Blocks<'_, f32>) -> Option<ValueScales<S>> {
         None
     }
 
@@ -84,7 +85,6 @@ impl Kept for f32 {
     fn mix<S: Simd, const QUERIES: usize, const VECTORS: usize>(
         simd: S,
         chunk: Chunk<'_, f32, QUERIES>,
-        _whole_weights: &mut [WholeWeights; QUERIES],
         output: &mut [f32],
     ) {
         let mut dim = 0;
@@ -108,7 +108,7 @@ fn mix_vectors<S: Simd, const QUERIES: usize, const VECTORS: usize>(
     dim: usize,
     output: &mut [f32],
 ) {
-    let Chunk { weights, found, blocks: Blocks { units, shape, ahead } } = chunk;
+    let Chunk { weights, found, blocks: Blocks { units, shape, ahead }, .. } = chunk;
     let row_len = shape.padded_dim / LANES;
     let (rows, _) = units.as_chunks::<LANES>();
     // Rows of keys come before those of a block's values.

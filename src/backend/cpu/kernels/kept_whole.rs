@@ -18,6 +18,7 @@
 use super::{
     attention::{
         BLOCKS_PER_CHUNK, Blocks, CHUNK, Chunk, HeadShape, Keep, Kept, POSITIONS_PER_BLOCK, Prepared, Scores,
+        ValueScales,
     },
     simd::{LANES, Simd},
     whole_heads::{Pairs, WholeHead, inverse, to_pairs, vector},
@@ -47,6 +48,8 @@ fn key_rows(shape: HeadShape) -> usize {
 }
 
 impl Kept for u32 {
+    const HAS_SCALES: bool = true;
+
     #[inline(always)]
     fn keys_len(shape: HeadShape) -> usize {
         (key_rows(shape) + 1) * POSITIONS_PER_BLOCK
@@ -106,9 +109,9 @@ impl Kept for u32 {
         let n_rows = key_rows(shape);
         let (rows, _) = blocks.as_chunks::<LANES>();
         let block_rows = shape.block_len::<u32>() / LANES;
-        let mut blocks = [&rows[..=n_rows]; BLOCKS];
+        let mut blocks = [&rows[..block_rows]; BLOCKS];
         for (idx, block) in blocks.iter_mut().enumerate() {
-            *block = &rows[idx * block_rows..][..=n_rows];
+            *block = &rows[idx * block_rows..][..block_rows];
         }
         // In one piece of memory, so that one register points to all of them.
         let (whole, ahead) = (queries.whole, queries.ahead);
@@ -155,31 +158,34 @@ impl Kept for u32 {
         for idx in 0..BLOCKS {
             let scale = simd.load(&blocks[idx][n_rows].map(f32::from_bits));
             simd.prefetch(&blocks[idx][n_rows], ahead);
+            let powers = log2_above(simd, simd.load(&blocks[idx][block_rows - 1].map(f32::from_bits)));
             for query in 0..QUERIES {
                 let scale = simd.mul(scale, simd.splat(whole[query].scale));
                 let (to, _) = scores[query].as_chunks_mut::<LANES>();
-                simd.store(simd.mul(simd.to_floats(sums[query][idx]), scale), &mut to[nth + idx]);
+                simd.store(simd.mul_add(simd.to_floats(sums[query][idx]), scale, powers), &mut to[nth + idx]);
             }
         }
     }
 
     #[inline(always)]
-    fn value_scales<S: Simd>(simd: S, blocks: Blocks<'_, u32>) -> Option<S::Floats> {
+    fn value_scales<S: Simd>(simd: S, blocks: Blocks<'_, u32>) -> Option<ValueScales<S>> {
         let Blocks { units, shape, ahead } = blocks;
         let scales = units[..shape.block_len::<u32>()].last_chunk::<POSITIONS_PER_BLOCK>();
         let scales = scales.expect("a block ends with them");
         simd.prefetch(scales, ahead);
-        Some(simd.load(&scales.map(f32::from_bits)))
+        let scales = simd.load(&scales.map(f32::from_bits));
+        let powers = simd.sub(simd.splat(0.0), log2_above(simd, scales));
+        let fractions = simd.times_exp2(simd.mul(scales, simd.splat(LARGEST_WEIGHT)), powers);
+        Some(ValueScales { fractions, powers: simd.times_exp2(simd.splat(1.0), powers) })
     }
 
     #[inline(always)]
     fn mix<S: Simd, const QUERIES: usize, const VECTORS: usize>(
         simd: S,
         chunk: Chunk<'_, u32, QUERIES>,
-        whole_weights: &mut [WholeWeights; QUERIES],
         output: &mut [f32],
     ) {
-        let Chunk { weights, found, blocks: Blocks { units, shape, ahead } } = chunk;
+        let Chunk { whole_weights, found, blocks: Blocks { units, shape, ahead }, .. } = chunk;
         let row_len = shape.padded_dim / LANES;
         let (rows, _) = units[Self::keys_len(shape)..].as_chunks::<HALF_LINE>();
         // Between the values of two blocks: scales, and keys.
@@ -190,14 +196,7 @@ impl Kept for u32 {
         }
         let (mut scales, mut factors) = ([0.0; QUERIES], [0.0; QUERIES]);
         for query in 0..QUERIES {
-            let found = found[query];
-            let to_whole = inverse(LARGEST_WEIGHT, found.largest);
-            (scales[query], factors[query]) = (inverse(1.0, to_whole), found.factor);
-            let (weights, _) = weights[query].as_chunks::<LANES>();
-            for (weights, numbers) in weights[..longest.div_ceil(LANES)].iter().zip(&mut whole_weights[query])
-            {
-                *numbers = simd.to_pairs(simd.mul(simd.load(weights), simd.splat(to_whole)));
-            }
+            (scales[query], factors[query]) = (found[query].gain / LARGEST_WEIGHT, found[query].factor);
         }
         let pairs = longest.div_ceil(2);
         let mut dim = 0;
@@ -220,6 +219,12 @@ impl Kept for u32 {
             }
         }
     }
+}
+
+/// The next whole number above the logarithm of a scale, which one below 2^-60 counts as.
+#[inline(always)]
+fn log2_above<S: Simd>(simd: S, scales: S::Floats) -> S::Floats {
+    simd.add(simd.max(simd.exponents(scales), simd.splat(-61.0)), simd.splat(1.0))
 }
 
 struct Weighted<'a, const QUERIES: usize> {

@@ -149,6 +149,14 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn exponents(self, values: Self::Floats) -> Self::Floats {
+        each!(I => {
+            let biased = vshrq_n_u32::<23>(vreinterpretq_u32_f32(values[I]));
+            vcvtq_f32_s32(vsubq_s32(vreinterpretq_s32_u32(biased), vdupq_n_s32(127)))
+        })
+    }
+
+    #[inline(always)]
     fn keep_first(self, values: Self::Floats, count: usize, other: f32) -> Self::Floats {
         const WITHIN: [u32; QUARTER] = [0, 1, 2, 3];
         let count = count.min(LANES) as u32;

@@ -96,6 +96,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn exponents(self, values: [f32; LANES]) -> [f32; LANES] {
+        values.map(|value| ((value.to_bits() >> 23) as i32 - 127) as f32)
+    }
+
+    #[inline(always)]
     fn keep_first(self, values: [f32; LANES], count: usize, other: f32) -> [f32; LANES] {
         from_fn(|lane| if lane < count { values[lane] } else { other })
     }
