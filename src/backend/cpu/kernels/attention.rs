@@ -1,8 +1,8 @@
 //! Attention of a few queries over the keys and values of one head of one slot, read where they lie.
 //!
-//! Positions are taken in chunks, with the largest score so far as a running reference (Milakov and
-//! Gimelshein, arXiv:1805.02867), so that scores never leave the first cache. Chunks begin at fixed
-//! positions: what a query finds depends on its own positions alone.
+//! Positions are taken in chunks, with the largest score so far (in one form with the scale of its value)
+//! as a running reference (Milakov and Gimelshein, arXiv:1805.02867), so that scores never leave the first
+//! cache. Chunks begin at fixed positions: what a query finds depends on its own positions alone.
 //!
 //! Keys and values are kept in blocks of sixteen positions, the values behind their keys, in one of two
 //! forms ([`Kept`]): what a query reads of a chunk is one piece of memory, since to begin another takes as long
@@ -10,7 +10,7 @@
 
 use super::{
     kept_whole::WholeWeights,
-    simd::{Kernel, LANES, Simd, exp2, exp2_of_negative},
+    simd::{Kernel, LANES, Simd, exp2, exp2_up_to_127},
     whole_heads::WholeHead,
 };
 use crate::{
@@ -28,7 +28,7 @@ pub(in crate::backend::cpu) const MAX_HEAD_DIM: usize = 256;
 /// Queries that share each key and value they read.
 const MAX_TOGETHER: usize = 6;
 
-/// The scores of a chunk, and then the weights that come of them.
+/// The scores of a chunk, and then, where values have no scales, the weights that come of them.
 pub(super) type Scores = [f32; CHUNK];
 
 /// How many numbers a key or a value has, and of what kind.
@@ -133,13 +133,13 @@ impl<E: Kept> Kernel for Keep<'_, E> {
     }
 }
 
-/// The scales of sixteen values. A weight meets its value's scale before it is rounded, so the largest score plus the
-/// logarithm of its scale is what the others are measured by: that is what becomes of a score in this form, with
-/// the logarithm rounded up.
+/// The scales of sixteen values. A weight meets its value's scale before it is rounded, so what the others are measured by
+/// is the largest score plus the logarithm of its scale: a score in this form has that logarithm in it, rounded up. Scores
+/// are taken to be far below 2^20, where a logarithm added to them would be lost.
 pub(in crate::backend::cpu) struct ValueScales<S: Simd> {
     /// Scales by the next powers of two, times the largest whole weight.
     pub(super) fractions: S::Floats,
-    /// One by these powers: what a weight has too little.
+    /// One by these powers: what the score has been given too much.
     pub(super) powers: S::Floats,
 }
 
@@ -316,8 +316,8 @@ fn attend<S: Simd, E: Kept, const QUERIES: usize, const BLOCKS: usize, const VEC
 /// Makes weights of the scores; those that a query does not see become 0. A block is taken for all queries before the
 /// next one, since each step of one query waits for the step before.
 ///
-/// Whole weights are measured by the largest of their chunk, so that as little of them is lost as can be, others by the
-/// largest so far.
+/// Whole weights are measured by the largest of their chunk, so that a bit of them is lost at most, others by the largest so
+/// far.
 #[inline(always)]
 fn softmax<S: Simd, E: Kept, const QUERIES: usize>(
     simd: S,
@@ -342,7 +342,8 @@ fn softmax<S: Simd, E: Kept, const QUERIES: usize>(
             if idx >= seen_by_all {
                 scores = simd.keep_first(scores, seen_in(&found[query], idx), f32::NEG_INFINITY);
             }
-            maxima[query] = simd.max(maxima[query], scores);
+            // In this order, so that what is no number is none where the instruction takes the second of two.
+            maxima[query] = simd.max(scores, maxima[query]);
         }
     }
     let before = *largest;
@@ -376,9 +377,10 @@ fn softmax<S: Simd, E: Kept, const QUERIES: usize>(
             let scores = &mut scores[query].as_chunks_mut::<LANES>().0[idx];
             let mut below = simd.sub(simd.load(scores), simd.splat(references[query]));
             if idx >= seen_by_all {
+                // Others may be beyond 127.
                 below = simd.keep_first(below, seen_in(&found[query], idx), f32::NEG_INFINITY);
             }
-            let mut weights = exp2_of_negative(simd, below);
+            let mut weights = exp2_up_to_127(simd, below);
             if idx >= seen_by_all {
                 weights = simd.keep_first(weights, seen_in(&found[query], idx), 0.0);
             }

@@ -6,7 +6,8 @@
 //! little would be left of them.
 //!
 //! What a query finds is a mean of many values, but a score stands alone, and its error becomes a factor: so keys have
-//! 16 bits, but for models that were tried with 8. Weights are rounded to a 65,534th of the largest.
+//! 16 bits, but for models that were tried with 8. Weights are rounded to a 32,767th of the largest at
+//! worst.
 //!
 //! No sum of values overflows: their numbers are within 127, the weights of a chunk within 32,767, and 128 products are
 //! less than 2^30.
@@ -221,10 +222,11 @@ impl Kept for u32 {
     }
 }
 
-/// The next whole number above the logarithm of a scale, which one below 2^-60 counts as.
+/// The next whole number above the logarithm of a scale. Smaller ones count as 2^-40: values below 1e-10 lose bits, and
+/// what a weight of 2^-126 is too much stays nothing, once it is taken out again.
 #[inline(always)]
 fn log2_above<S: Simd>(simd: S, scales: S::Floats) -> S::Floats {
-    simd.add(simd.max(simd.exponents(scales), simd.splat(-61.0)), simd.splat(1.0))
+    simd.add(simd.max(simd.exponents(scales), simd.splat(-41.0)), simd.splat(1.0))
 }
 
 struct Weighted<'a, const QUERIES: usize> {

@@ -56,7 +56,7 @@ pub(in crate::backend::cpu) trait Simd: Copy {
     fn round(self, values: Self::Floats) -> Self::Floats;
     /// `values * 2^n` for whole numbers in -126..=127.
     fn times_exp2(self, values: Self::Floats, exponents: Self::Floats) -> Self::Floats;
-    /// The whole numbers below the logarithms to base 2 of positive numbers; of zero, -127 or less.
+    /// The logarithms to base 2 of positive numbers, rounded down; of zero, -127 or less.
     fn exponents(self, values: Self::Floats) -> Self::Floats;
     /// Lanes from `count` on become `other`.
     fn keep_first(self, values: Self::Floats, count: usize, other: f32) -> Self::Floats;
@@ -181,7 +181,7 @@ impl Element for Bf16Bits {
 /// `2^x`, to about 2 units in the last place; beyond -126 to 127 it is taken to be that.
 #[inline(always)]
 pub(super) fn exp2<S: Simd>(simd: S, x: S::Floats) -> S::Floats {
-    exp2_of_negative(simd, simd.min(x, simd.splat(127.0)))
+    exp2_up_to_127(simd, simd.min(x, simd.splat(127.0)))
 }
 
 /// As [`exp2`], of what is not beyond 127.
@@ -189,7 +189,7 @@ pub(super) fn exp2<S: Simd>(simd: S, x: S::Floats) -> S::Floats {
 /// Source: `exp2f` of the Cephes library.
 #[inline(always)]
 #[expect(clippy::excessive_precision, reason = "as Cephes has them, cut to what an `f32` takes")]
-pub(super) fn exp2_of_negative<S: Simd>(simd: S, x: S::Floats) -> S::Floats {
+pub(super) fn exp2_up_to_127<S: Simd>(simd: S, x: S::Floats) -> S::Floats {
     const COEFFICIENTS: [f32; 6] =
         [1.535_336_2e-4, 1.339_887_4e-3, 9.618_437_4e-3, 5.550_332_5e-2, 0.240_226_48, LN_2];
     let x = simd.max(x, simd.splat(-126.0));

@@ -6,7 +6,7 @@ mod attention;
 use super::{BF16_INPUTS, Bf16Dots, Bf16Product};
 use super::{
     BLOCK_LEN, Bf16Bits, Block, Element, Finish, FloatProduct, Gate, GateBlocks, HALF_LEN, HalfBits,
-    IntegerProduct, Isa, LANES, LINE_BYTES, MAX_SCALE, Quantise, RmsNorm, output_of,
+    IntegerProduct, Isa, Kernel, LANES, LINE_BYTES, MAX_SCALE, Quantise, RmsNorm, Simd, output_of,
 };
 use super::{block::MAX_SHIFT, simd::pair};
 use crate::backend::cpu::view::{View, ViewMut};
@@ -397,6 +397,29 @@ fn a_block_with_a_half_that_is_no_number_is_none() {
         let mut block = [Block::default()];
         isa.run(Quantise { values: &[f32::MAX; BLOCK_LEN], blocks: &mut block });
         assert!(block[0].scale.is_finite());
+    }
+}
+
+#[test]
+fn exponents_are_logarithms_rounded_down() {
+    struct Exponents([f32; LANES]);
+    impl Kernel for Exponents {
+        type Output = [f32; LANES];
+
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) -> [f32; LANES] {
+            let mut exponents = [0.0; LANES];
+            simd.store(simd.exponents(simd.load(&self.0)), &mut exponents);
+            exponents
+        }
+    }
+    let some = [1.0, 2.0, 2f32.next_down(), 0.5, 0.4, 7e-33, 8e15, 1e18, f32::MIN_POSITIVE, f32::MAX];
+    let mut values = [3.0; LANES];
+    values[..some.len()].copy_from_slice(&some);
+    for isa in Isa::available() {
+        let expected = values.map(|value| f64::from(value).log2().floor() as f32);
+        assert_eq!(isa.run(Exponents(values)), expected, "{isa:?}");
+        assert!(isa.run(Exponents([0.0; LANES])).iter().all(|exponent| *exponent <= -127.0), "{isa:?}");
     }
 }
 

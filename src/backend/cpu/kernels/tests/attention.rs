@@ -175,6 +175,75 @@ fn a_large_number_in_each_key_costs_little() {
     }
 }
 
+/// Chunks whose scores and values are of other sizes than those of the next, and positions that outweigh all others.
+#[test]
+fn values_of_any_size_are_found_among_others() {
+    const POSITIONS: usize = 700;
+    const LENS: [usize; 6] = [1, 129, 256, 300, 641, POSITIONS];
+    type OfPosition = fn(usize) -> f32;
+    let even: OfPosition = |position| (position % 7) as f32 / 2.0;
+    let ones: OfPosition = |_| 1.0;
+    // The score of each position, and the size of its value.
+    let cases: [(OfPosition, OfPosition); 8] = [
+        (even, |position| [1.0, 1e6, 1e-6][position / CHUNK % 3]),
+        (even, |position| [1e-6, 1e6, 1.0][position / CHUNK % 3]),
+        (even, |position| if position < CHUNK { 0.0 } else { 1.0 }),
+        (even, |position| if position < 5 * CHUNK { 1.0 } else { 0.0 }),
+        (
+            |position| if position == 0 { 12.0 } else { 0.0 },
+            |position| if position == 0 { 1e-3 } else { 1.0 },
+        ),
+        (|position| if position == 3 { 40.0 } else { 0.0 }, |position| if position == 3 { 0.0 } else { 1.0 }),
+        (
+            |position| if position == 0 { 0.0 } else { -200.0 },
+            |position| if position == 0 { 1e18 } else { 0.0 },
+        ),
+        (|position| [-300.0, 0.0, -150.0][position / CHUNK % 3], ones),
+    ];
+    for (case, (score, size)) in cases.into_iter().enumerate() {
+        let value = |position: usize| -> Vec<f32> {
+            noise(64, 100 + position as u64).into_iter().map(|value| value * size(position)).collect()
+        };
+        let kept: Vec<_> = (0..POSITIONS)
+            .map(|position| if size(position) > 0.0 { rounded(&value(position)) } else { value(position) })
+            .collect();
+        let expected = LENS.map(|len| -> Vec<f64> {
+            let largest = (0..len).map(score).fold(f32::NEG_INFINITY, f32::max);
+            let weights = (0..len).map(|position| f64::from(score(position) - largest).exp2());
+            let weights: Vec<_> = weights.collect();
+            let mixed = |dim: usize| -> f64 {
+                weights.iter().zip(&kept).map(|(weight, value)| weight * f64::from(value[dim])).sum()
+            };
+            (0..64).map(|dim| mixed(dim) / weights.iter().sum::<f64>()).collect()
+        });
+        for (isa, bits) in
+            Isa::available().flat_map(|isa| [KeyBits::Sixteen, KeyBits::Eight].map(|bits| (isa, bits)))
+        {
+            let mut kv = Kv::<u32>::new(64, POSITIONS, bits);
+            // One number, which is exact in either form.
+            let one =
+                |number: f32| -> [f32; 64] { std::array::from_fn(|idx| if idx == 0 { number } else { 0.0 }) };
+            for position in 0..POSITIONS {
+                kv.keep(isa, position, &one(score(position)), &value(position));
+            }
+            let query = one(1.0);
+            let queries = LENS.map(|positions| Query { values: &query, positions });
+            let all = kv.attend(isa, &queries);
+            for ((found, expected), query) in all.iter().zip(&expected).zip(queries) {
+                let largest = expected.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
+                let scale = if largest > 0.0 { 1.0 / largest } else { 1.0 };
+                let found: Vec<_> = found.iter().map(|value| (f64::from(*value) * scale) as f32).collect();
+                let expected: Vec<_> = expected.iter().map(|value| value * scale).collect();
+                eprintln!("{isa:?}, {bits:?}, case {case}, {} positions", query.positions);
+                assert_close(&found, &expected, 1e-3);
+            }
+            for (nth, query) in queries.into_iter().enumerate() {
+                assert!(kv.attend(isa, &[query])[0] == all[nth], "{isa:?}, case {case}: others matter");
+            }
+        }
+    }
+}
+
 /// Where sums are as large as they can be, and where there is nothing, or as good as nothing.
 #[test]
 fn sums_of_kept_numbers_do_not_overflow() {
