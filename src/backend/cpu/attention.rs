@@ -46,12 +46,12 @@ struct HeadForm {
     pairing: Option<Pairing>,
 }
 
-/// What a step's tokens are turned with.
+/// What a share's tokens are turned with.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     pub(super) isa: Isa,
     pub(super) rotary: &'a RotaryTable,
-    /// Of the step's tokens.
+    /// Of the share's tokens.
     pub(super) places: &'a Places,
 }
 

@@ -14,7 +14,7 @@ pub(super) struct Place {
     pub(super) position: usize,
 }
 
-/// Those of a step's tokens.
+/// Those of a share's tokens.
 #[derive(Default)]
 pub(super) struct Places {
     of_tokens: Vec<Place>,

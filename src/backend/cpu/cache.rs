@@ -109,6 +109,7 @@ impl<E: Kept> KvCache<E> {
         unsafe { std::slice::from_raw_parts_mut(start, len) }
     }
 
+    /// Those of all slots, which nobody else has meanwhile.
     pub(super) fn slots(&mut self) -> Slots<'_, E> {
         let layout = self.layout;
         let (units, columns) = (self.units(), layout.chunks_len::<E>());

@@ -20,7 +20,7 @@
 //! | `matrix.rs`, `pack.rs`, `packed.rs` | weights, from the file's blocks to panels in huge pages |
 //! | `cache.rs`, `rotary.rs`, `batch.rs` | what they read beside them |
 //! | `parts.rs` | attention and gates by themselves, for a backend that multiplies elsewhere |
-//! | `pool.rs`, `view.rs` | threads, and matrices that they share out |
+//! | `pool.rs`, `view.rs`, `aligned.rs` | threads, matrices that they share out, and where these begin |
 //! | `kernels/` | the loops, for each instruction set |
 
 mod aligned;
