@@ -9,9 +9,11 @@ in LLAMA_BENCH or in PATH; --llama-gguf are other files of the model for it too,
 Q4_0. $MONDAI is the mondai to run, on --backends: `int4` is `ort` in that form. Without --gguf it opens the base model by
 its name, and has keys of 8 bits in its cache as the manifest says; a file has them of 16.
 
-Each round starts every engine in turn, each in a process of its own, and takes of each: tokens a second of a prompt
-of 512 tokens, and of decoding plainly (nothing drafted) with 1, 8 and 16 sequences after 16 tokens each. A ratio is mondai's figure over
-another's of the same round; the table has the median and, in brackets, the lowest and the highest.
+Each round starts every engine in turn, each in a process of its own, and takes of each the best of three tries: tokens a
+second of a prompt of 512 tokens, and of decoding plainly (nothing drafted) with 1, 8 and 16 sequences after 16 tokens
+each. mondai's are means of two prompts and of twice as many sequences, one half after the other; sampler, engine and text
+are in them, and where sequences do not begin at once, the others' prompts. A ratio is mondai's figure over another's of the
+same round; the table has the median and, in brackets, the lowest and the highest.
 """
 
 import argparse
@@ -62,8 +64,8 @@ def parse():
 # What runs in a process of its own, once a round.
 
 
-def best(speed, *of):
-    return max(speed(*of) for _ in range(TRIES))
+def least(seconds, *of):
+    return min(seconds(*of) for _ in range(TRIES))
 
 
 def measure_genai(folder, threads):
@@ -89,7 +91,7 @@ def measure_genai(folder, threads):
         began = time.perf_counter()
         running.append_tokens(tokens)
         running.generate_next_token()
-        return PREFILL / (time.perf_counter() - began)
+        return time.perf_counter() - began
 
     def decode(sequences):
         running, tokens = generator(sequences, CONTEXT)
@@ -98,9 +100,9 @@ def measure_genai(folder, threads):
         began = time.perf_counter()
         for _ in range(NEW):
             running.generate_next_token()
-        return sequences * NEW / (time.perf_counter() - began)
+        return time.perf_counter() - began
 
-    return prefill, decode
+    return lambda: PREFILL / least(prefill), lambda sequences: sequences * NEW / least(decode, sequences)
 
 
 def measure_ctranslate2(folder, threads):
@@ -120,44 +122,49 @@ def measure_ctranslate2(folder, threads):
         )
         return time.perf_counter() - began
 
+    # The least of each: a prompt that once took long would be taken off a decode.
     def decode(sequences):
-        return sequences * NEW / (seconds(sequences, CONTEXT, NEW + 1) - seconds(sequences, CONTEXT, 1))
+        whole, prompts = (least(seconds, sequences, CONTEXT, new) for new in (NEW + 1, 1))
+        return sequences * NEW / (whole - prompts)
 
-    return lambda: PREFILL / seconds(1, PREFILL, 1), decode
+    return lambda: PREFILL / least(seconds, 1, PREFILL, 1), decode
 
 
 def measure(engine, path, threads):
     prefill, decode = {"genai": measure_genai, "ctranslate2": measure_ctranslate2}[engine](path, threads)
     prefill(), decode(1)  # nothing is timed that runs for the first time
-    found = {"prefill": best(prefill)}
-    found |= {f"decode {n}": best(decode, n) for n in STREAMS}
-    print(json.dumps(found))
+    print(json.dumps({"prefill": prefill()} | {f"decode {n}": decode(n) for n in STREAMS}))
 
 
 # What the others start, and read.
 
 
-def run(command, **more):
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, **more)
+def run(command):
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if done.returncode:
         fail(f"{' '.join(map(str, command))}: {done.stderr.strip()[-2000:]}")
     return done.stdout
 
 
+def measured(args, command):
+    """On as many CPUs as there are threads."""
+    return run(["taskset", "--cpu-list", f"0-{args.threads - 1}", *command])
+
+
 def of_wheel(engine, folder, args):
-    return json.loads(run([VENV / "bin/python", __file__, "--measure", engine, folder, "--threads", args.threads]))
+    command = [VENV / "bin/python", __file__, "--measure", engine, folder, "--threads", args.threads]
+    return json.loads(measured(args, command))
 
 
 def of_llama(args, gguf):
     bench = Path(args.llama_bench)
     threads = ["-t", args.threads, "-m", gguf]
-    one = json.loads(run([bench, *threads, "-p", PREFILL, "-n", 0, "-r", TRIES, "-o", "json"]))
+    one = json.loads(measured(args, [bench, *threads, "-p", PREFILL, "-n", 0, "-r", TRIES, "-o", "json"]))
     found = {"prefill": max(one[0]["samples_ts"])}
     batched = [bench.with_name("llama-batched-bench"), *threads, "-c", 8192, "-b", 2048, "-npp", CONTEXT]
     for n in STREAMS:
-        lines = "".join(
-            run([*batched, "-ntg", NEW, "-npl", n, "--output-format", "jsonl"]) for _ in range(TRIES)
-        ).splitlines()
+        command = [*batched, "-ntg", NEW, "-npl", n, "--output-format", "jsonl"]
+        lines = "".join(measured(args, command) for _ in range(TRIES)).splitlines()
         found[f"decode {n}"] = max(json.loads(line)["speed_tg"] for line in lines if line.startswith("{"))
     return found
 
@@ -165,20 +172,26 @@ def of_llama(args, gguf):
 def of_mondai(args, mondai, backend):
     running = ["--backend", "ort", "--ort-form", "int4"] if backend == "int4" else ["--backend", backend]
 
-    def measured(*flags):
+    def best_of(figure, *flags):
+        """Seconds: the least mean of a try's requests."""
         with tempfile.NamedTemporaryFile(suffix=".jsonl") as lines:
-            run([
-                "taskset", "--cpu-list", f"0-{args.threads - 1}", mondai, "bench", *running,
-                "--models-dir", ROOT / "models", "--model", args.model,
+            measured(args, [
+                mondai, "bench", *running,
+                "--models-dir", ROOT / "models", "--model", args.model, "--runs", TRIES,
                 "--warm-up", 2, "--max-draft-tokens", 0, "--json", lines.name, *flags,
             ])
-            return json.loads(Path(lines.name).read_text().splitlines()[1])
+            _, *tries = map(json.loads, Path(lines.name).read_text().splitlines())
+        for of_try in tries:
+            requests = of_try["requests"]
+            if requests["succeeded"] != requests["sent"] or of_try["tokens"]["cached"]:
+                fail(f"mondai: not all requests succeeded with prompts of their own: {of_try}")
+        return min(of_try[figure]["mean"] for of_try in tries) / 1e3
 
-    flags = ["--workload", "prefill", "--prompt-tokens", PREFILL, "--concurrency", 1, "--requests", 2 * TRIES]
-    found = {"prefill": PREFILL / measured(*flags)["ttft_ms"]["p50"] * 1e3}
+    flags = ["--workload", "prefill", "--prompt-tokens", PREFILL, "--concurrency", 1, "--requests", 2]
+    found = {"prefill": PREFILL / best_of("ttft_ms", *flags)}
     for n in STREAMS:
-        flags = ["--workload", "decode", "--tokens", NEW + 1, "--concurrency", n, "--requests", TRIES * n]
-        found[f"decode {n}"] = n / measured(*flags)["tpot_ms"]["p50"] * 1e3
+        flags = ["--workload", "decode", "--tokens", NEW + 1, "--concurrency", n, "--requests", 2 * n]
+        found[f"decode {n}"] = n / best_of("tpot_ms", *flags)
     return found
 
 
